@@ -107,7 +107,8 @@ type Contexts int
 
 const (
 	// ContextsIgnored: calls may return late or never. The front runs each in a
-	// goroutine of its own, which is left behind when the context ends.
+	// goroutine of its own, which is left behind when the context ends. Watch
+	// and Acquire end with their context all the same.
 	ContextsIgnored Contexts = iota
 
 	// ContextsHonoured: calls return when their context ends. The front ends
@@ -217,7 +218,10 @@ type Hold interface {
 	Renew(ctx context.Context) error
 
 	// Release deletes the key and what belongs to the hold, if it lasts, and
-	// nothing of anybody else. ErrLockNotHeld when it does not.
+	// nothing of anybody else, a later hold of the same Owner included.
+	// ErrLockNotHeld when it does not last; what else belongs to it (a place
+	// in line, a lease) is gone then all the same. The front calls it also after
+	// Renew returned ErrLockNotHeld.
 	Release(ctx context.Context) error
 }
 

@@ -1,0 +1,61 @@
+package store
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/kvtools/valkeyrie"
+)
+
+// Settings returns a copy of cfg with every default filled in. A nil cfg is one
+// without settings. It returns an *valkeyrie.InvalidConfigError for values that
+// cannot be right. A backend's New calls it before anything else.
+func Settings(backend string, cfg *valkeyrie.Config) (valkeyrie.Config, error) {
+	var c valkeyrie.Config
+	if cfg != nil {
+		c = *cfg
+	}
+	if c.ConnectionTimeout < 0 {
+		return c, &valkeyrie.InvalidConfigError{Backend: backend, Field: "Config.ConnectionTimeout",
+			Reason: fmt.Sprintf("is %v; give a positive time, or 0 for the default", c.ConnectionTimeout)}
+	}
+	if c.ConnectionTimeout == 0 {
+		c.ConnectionTimeout = valkeyrie.DefaultConnectionTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if _, err := normalKey(c.Prefix); err != nil {
+		return c, &valkeyrie.InvalidConfigError{Backend: backend, Field: "Config.Prefix",
+			Reason: "must follow the rules for keys", Err: err}
+	}
+	return c, nil
+}
+
+// BackendOptions returns cfg.Backend as the backend's own options type, nil
+// when there are none, and an *valkeyrie.InvalidConfigError when it is of
+// another type.
+func BackendOptions[T any](backend string, cfg *valkeyrie.Config) (*T, error) {
+	if cfg == nil || cfg.Backend == nil {
+		return nil, nil
+	}
+	opts, ok := cfg.Backend.(*T)
+	if !ok {
+		return nil, &valkeyrie.InvalidConfigError{Backend: backend, Field: "Config.Backend",
+			Reason: fmt.Sprintf("is a %T; this backend takes a %T", cfg.Backend, opts)}
+	}
+	return opts, nil
+}
+
+// wirePrefix is what stands before every key on the wire: empty, or ending in "/".
+func wirePrefix(prefix string, leadingSlash bool) string {
+	clean, _ := normalKey(prefix) // Settings has checked it
+	if clean != "" {
+		clean += "/"
+	}
+	if leadingSlash && strings.HasPrefix(prefix, "/") {
+		clean = "/" + clean
+	}
+	return clean
+}

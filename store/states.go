@@ -1,0 +1,327 @@
+package store
+
+import (
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/kvtools/valkeyrie"
+)
+
+// states is the Sink of a watch: it keeps the latest state of each key and what
+// of it the reader has not been given yet. Its size is bounded by the number of
+// keys that exist, or that the reader still believes to exist.
+type states struct {
+	s        *front
+	keysOnly bool
+	keep     bool // the reader is given all pairs each time: keep them, in order
+
+	mu       sync.Mutex
+	keys     map[string]*state
+	sorted   []*state // with keep: what exists, by key
+	unsorted bool     // sorted has to be sorted first
+	news     list     // states that the reader has not been given
+	changed  bool     // something changed since the last take, or nothing was taken yet
+	round    uint64   // the snapshot that is being taken, or was last
+	within   bool     // a snapshot is being taken
+	complete bool     // there has been a complete one
+
+	ready    chan struct{} // capacity 1: there is something to take
+	first    chan struct{} // closed at the first Synced
+	progress chan struct{} // capacity 1: the driver reported something before that
+}
+
+// state is what is known of one key.
+type state struct {
+	key      string
+	pair     *valkeyrie.KVPair // nil when it was given away and is not kept
+	revision uint64            // the latest, 0: absent
+	given    uint64            // the revision that the reader knows, 0: none
+	round    uint64            // the snapshot that it was last seen in
+
+	news       bool // in the list
+	prev, next *state
+}
+
+func newStates(s *front, keysOnly, keep bool) *states {
+	return &states{
+		s: s, keysOnly: keysOnly, keep: keep, changed: true,
+		keys:  make(map[string]*state),
+		ready: make(chan struct{}, 1), first: make(chan struct{}), progress: make(chan struct{}, 1),
+	}
+}
+
+// Begin implements Sink.
+func (w *states) Begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.round++
+	w.within = true
+}
+
+// Put implements Sink.
+func (w *states) Put(pair *valkeyrie.KVPair) {
+	key, ok := w.s.userKey(pair.Key)
+	if !ok {
+		return
+	}
+	pair.Key = key
+	if w.keysOnly {
+		pair.Value = nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.complete {
+		poke(w.progress)
+	}
+	st := w.keys[key]
+	if st == nil {
+		st = &state{key: key}
+		w.keys[key] = st
+	}
+	st.round = w.round
+	if st.revision == pair.LastIndex {
+		return
+	}
+	if st.revision == 0 && w.keep {
+		w.insert(st)
+	}
+	st.revision, st.pair = pair.LastIndex, pair
+	w.note(st)
+}
+
+// Delete implements Sink.
+func (w *states) Delete(wire string) {
+	key, ok := w.s.userKey(wire)
+	if !ok {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if st := w.keys[key]; st != nil {
+		w.remove(st)
+	}
+}
+
+// Synced implements Sink.
+func (w *states) Synced() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, st := range w.keys {
+		if st.round != w.round {
+			w.remove(st)
+		}
+	}
+	w.within = false
+	if !w.complete {
+		w.complete = true
+		close(w.first)
+	}
+	if w.changed {
+		poke(w.ready)
+	}
+}
+
+// broken notes that the driver's watch ended, perhaps within a snapshot. What it
+// had reported is true all the same.
+func (w *states) broken() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.within = false
+	if w.complete && w.changed {
+		poke(w.ready)
+	}
+}
+
+// remove notes that a key is gone; w.mu is held.
+func (w *states) remove(st *state) {
+	if st.revision == 0 {
+		return
+	}
+	if w.keep {
+		w.sort()
+		at, _ := slices.BinarySearchFunc(w.sorted, st.key, compareKey)
+		w.sorted = slices.Delete(w.sorted, at, at+1)
+	}
+	st.revision, st.pair = 0, nil
+	w.note(st)
+	if st.given == 0 || w.keep {
+		w.forget(st) // the reader never knew it, or is given what exists
+	}
+}
+
+// insert puts a key that was absent into the order; w.mu is held. Within a
+// snapshot many come, so that sorting once at its end is cheaper.
+func (w *states) insert(st *state) {
+	if w.unsorted || len(w.sorted) == 0 || w.sorted[len(w.sorted)-1].key < st.key {
+		w.sorted = append(w.sorted, st)
+		return
+	}
+	if w.within {
+		w.sorted = append(w.sorted, st)
+		w.unsorted = true
+		return
+	}
+	at, _ := slices.BinarySearchFunc(w.sorted, st.key, compareKey)
+	w.sorted = slices.Insert(w.sorted, at, st)
+}
+
+func (w *states) sort() {
+	if w.unsorted {
+		slices.SortFunc(w.sorted, func(a, b *state) int { return strings.Compare(a.key, b.key) })
+		w.unsorted = false
+	}
+}
+
+func compareKey(st *state, key string) int { return strings.Compare(st.key, key) }
+
+// note marks a state as news; w.mu is held.
+func (w *states) note(st *state) {
+	if !w.keep && !st.news {
+		w.news.append(st)
+	}
+	w.changed = true
+	if w.complete && !w.within {
+		poke(w.ready)
+	}
+}
+
+// forget drops a state of which the reader need not hear; w.mu is held.
+func (w *states) forget(st *state) {
+	if st.news {
+		w.news.remove(st)
+	}
+	delete(w.keys, st.key)
+}
+
+// takeOne returns the state of the one key that is watched, nil when there is
+// nothing new. An absent key is a pair without value.
+func (w *states) takeOne(key string) *valkeyrie.KVPair {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.complete || w.within || !w.changed {
+		return nil
+	}
+	w.changed = false
+	st := w.keys[key]
+	if st == nil {
+		return &valkeyrie.KVPair{Key: key}
+	}
+	if st.news {
+		w.news.remove(st)
+	}
+	last := st.given
+	st.given = st.revision
+	if st.revision == 0 {
+		delete(w.keys, key)
+		return &valkeyrie.KVPair{Key: key, LastIndex: last}
+	}
+	pair := st.pair
+	st.pair = nil // it belongs to the reader
+	if w.keysOnly {
+		pair.Value = []byte{}
+	}
+	return pair
+}
+
+// takeEvents returns up to most events, nil when there is nothing new.
+func (w *states) takeEvents(most int) []valkeyrie.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.complete || w.within {
+		return nil
+	}
+	var events []valkeyrie.Event
+	for st := w.news.head; st != nil && len(events) < most; st = w.news.head {
+		w.news.remove(st)
+		switch {
+		case st.revision != 0:
+			events = append(events, valkeyrie.Event{Type: valkeyrie.Put, Pair: st.pair})
+			st.given, st.pair = st.revision, nil
+		default:
+			events = append(events, valkeyrie.Event{Type: valkeyrie.Delete,
+				Pair: &valkeyrie.KVPair{Key: st.key, LastIndex: st.given}})
+			delete(w.keys, st.key)
+		}
+	}
+	w.changed = w.news.head != nil
+	return events
+}
+
+// takeAll returns copies of all pairs, sorted; nil when there is nothing new.
+func (w *states) takeAll() []*valkeyrie.KVPair {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.complete || w.within || !w.changed {
+		return nil
+	}
+	w.changed = false
+	w.sort()
+	bytes := 0
+	for _, st := range w.sorted {
+		bytes += len(st.pair.Value)
+	}
+	// Three allocations however many pairs there are.
+	pairs := make([]*valkeyrie.KVPair, len(w.sorted))
+	copies := make([]valkeyrie.KVPair, len(w.sorted))
+	values := make([]byte, 0, bytes)
+	for i, st := range w.sorted {
+		copies[i] = *st.pair
+		if st.pair.Value != nil {
+			from := len(values)
+			values = append(values, st.pair.Value...)
+			copies[i].Value = values[from:len(values):len(values)]
+		}
+		pairs[i] = &copies[i]
+	}
+	return pairs
+}
+
+// poke fills a channel of capacity 1.
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+// list is a list of states in the order in which they became news.
+type list struct{ head, tail *state }
+
+func (l *list) append(st *state) {
+	st.news, st.prev, st.next = true, l.tail, nil
+	if l.tail == nil {
+		l.head = st
+	} else {
+		l.tail.next = st
+	}
+	l.tail = st
+}
+
+func (l *list) remove(st *state) {
+	if st.prev == nil {
+		l.head = st.next
+	} else {
+		st.prev.next = st.next
+	}
+	if st.next == nil {
+		l.tail = st.prev
+	} else {
+		st.next.prev = st.prev
+	}
+	st.news, st.prev, st.next = false, nil, nil
+}
+
+// revision returns the latest revision of a key, 0 when it is absent; false
+// while no complete state is known.
+func (w *states) revision(key string) (uint64, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.complete || w.within {
+		return 0, false
+	}
+	if st := w.keys[key]; st != nil {
+		return st.revision, true
+	}
+	return 0, true
+}
