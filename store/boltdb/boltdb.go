@@ -1,0 +1,117 @@
+// Package boltdb keeps the data in one file, in the process itself, with
+// [bbolt]. It needs no server.
+//
+//	kv, err := boltdb.New([]string{"/var/lib/app/meta.db"}, nil, nil)
+//
+// The file serves one process at a time; another one that opens it gets an
+// error that unwraps to valkeyrie.ErrNotReachable after
+// Config.ConnectionTimeout. Any number of stores in one process may open the
+// same file, by whatever path: they share it, and see each other's data, watches
+// and locks.
+//
+// A write that has returned nil is on the disk (fsync). Writes that wait at the
+// same time share a transaction, and so the cost of it. Reads run in parallel
+// and wait for no write.
+//
+// Expiry and watches are exact. A TTL counts on while no process has the file
+// open, by the wall clock; what has expired meanwhile is gone when the file is
+// opened. A lock ends with its process: what a process that has ended still held
+// is free as soon as another one has opened the file.
+//
+// The keys stand in one bucket, Options.Bucket; README and [record] describe
+// what stands under them, for those who read the file with other tools. Other
+// buckets of the file are left alone.
+//
+// Config.TLS, Username, Password and Token mean nothing here.
+//
+// [bbolt]: https://github.com/etcd-io/bbolt
+package boltdb
+
+import (
+	"io/fs"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/local"
+	"github.com/kvtools/valkeyrie/store"
+)
+
+// StoreName is the name of this backend for valkeyrie.NewStore.
+const StoreName = "boltdb"
+
+func init() {
+	valkeyrie.Register(StoreName, func(endpoints []string, cfg *valkeyrie.Config) (valkeyrie.Store, error) {
+		opts, err := store.BackendOptions[Options](StoreName, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return New(endpoints, cfg, opts)
+	})
+}
+
+// Options are the options of this backend. A nil *Options means the defaults.
+type Options struct {
+	// Bucket is the name of the bucket that holds the keys. It is created if it
+	// is not there. Default DefaultBucket.
+	Bucket string
+
+	// FileMode is the mode of the file if it has to be created, before umask.
+	// Default DefaultFileMode.
+	FileMode fs.FileMode
+}
+
+// The defaults of Options.
+const (
+	DefaultBucket               = "valkeyrie"
+	DefaultFileMode fs.FileMode = 0o600
+)
+
+// withDefaults returns the options with every default filled in.
+func (o *Options) withDefaults() (Options, error) {
+	var opts Options
+	if o != nil {
+		opts = *o
+	}
+	if opts.Bucket == "" {
+		opts.Bucket = DefaultBucket
+	}
+	if len(opts.Bucket) > bbolt.MaxKeySize {
+		return opts, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options.Bucket",
+			Reason: "is too long a name for a bucket"}
+	}
+	if opts.FileMode == 0 {
+		opts.FileMode = DefaultFileMode
+	}
+	return opts, nil
+}
+
+// New opens the file at the only endpoint, a path, and creates it if it is not
+// there; its directory must be. It returns an *valkeyrie.InvalidConfigError for
+// a path that cannot be right, and an error that unwraps to
+// valkeyrie.ErrNotReachable when another process has the file.
+func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
+	settings, err := store.Settings(StoreName, cfg)
+	if err != nil {
+		return nil, err
+	}
+	o, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	path, err := pathOf(endpoints)
+	if err != nil {
+		return nil, err
+	}
+	db, release, err := openBucket(path, o, settings)
+	if err != nil {
+		return nil, err
+	}
+	d := local.NewDriver(db, StoreName, release)
+	s, err := store.New(d, &settings)
+	if err != nil {
+		_ = d.Close() // the first error says more
+		return nil, err
+	}
+	return s, nil
+}

@@ -1,0 +1,125 @@
+package store
+
+import (
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvtools/valkeyrie"
+)
+
+func TestNormalKey(t *testing.T) {
+	for in, want := range map[string]string{
+		"":                                    "",
+		"/":                                   "",
+		"///":                                 "",
+		"a":                                   "a",
+		"/a":                                  "a",
+		"a/":                                  "a",
+		"//a///b//":                           "a/b",
+		"a b/%2F/?#*[\\:+&":                   "a b/%2F/?#*[\\:+&",
+		"...":                                 "...",
+		".a/b.":                               ".a/b.",
+		".valkeyries":                         ".valkeyries",
+		"ключ/鍵":                              "ключ/鍵",
+		strings.Repeat("a", 1024):             strings.Repeat("a", 1024),
+		"/" + strings.Repeat("a", 1024) + "/": strings.Repeat("a", 1024),
+	} {
+		got, err := normalKey(in)
+		require.NoError(t, err, "%q", in)
+		assert.Equal(t, want, got)
+	}
+	for _, in := range []string{
+		".", "..", "a/.", "./a", "a/../b", "//..//", ".valkeyrie", "a/.valkeyrie", "a//.valkeyrie/b",
+		"a\x00", "\n", "a/\x7f", "\u0085", "é\u009f", "\xff", "a/\xc3\x28", strings.Repeat("a", 1025),
+		"/\xff", strings.Repeat("/a", 513) + "/",
+	} {
+		_, err := normalKey(in)
+		assert.ErrorIs(t, err, valkeyrie.ErrInvalidKey, "%q", in)
+	}
+}
+
+func TestNormalKeyOfANormalKeyDoesNotAllocate(t *testing.T) {
+	assert.Zero(t, testing.AllocsPerRun(100, func() { _, _ = normalKey("services/web/10.0.0.1:80") }))
+}
+
+func FuzzNormalKey(f *testing.F) {
+	for _, seed := range []string{"", "/", "a//b", "..", "a/.valkeyrie", "\xff", "\u0085", "ключ"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		key, err := normalKey(in)
+		if err != nil {
+			require.ErrorIs(t, err, valkeyrie.ErrInvalidKey)
+			return
+		}
+		again, err := normalKey(key)
+		require.NoError(t, err)
+		require.Equal(t, key, again, "the normal form is its own normal form")
+		require.LessOrEqual(t, len(key), maxKey)
+		require.True(t, utf8.ValidString(key))
+		require.Negative(t, strings.IndexFunc(key, unicode.IsControl))
+		if key == "" {
+			require.Empty(t, strings.Trim(in, "/"))
+			return
+		}
+		for _, segment := range strings.Split(key, "/") {
+			require.NotContains(t, []string{"", ".", "..", Reserved}, segment)
+		}
+	})
+}
+
+func TestPrefix(t *testing.T) {
+	for _, c := range []struct {
+		prefix string
+		slash  bool
+		want   string
+	}{
+		{"", true, ""}, {"a", true, "a/"}, {"a/b/", true, "a/b/"}, {"/", true, "/"}, {"/", false, ""},
+		{"/a", true, "/a/"}, {"/a", false, "a/"}, {"//a//b", true, "/a/b/"},
+	} {
+		assert.Equal(t, c.want, wirePrefix(c.prefix, c.slash), "%q %v", c.prefix, c.slash)
+	}
+	s := open(t, &scripted{info: Info{LeadingSlash: true}}, &valkeyrie.Config{Prefix: "/app"})
+	for wire, want := range map[string]string{
+		"/app/a": "a", "/app/a/b": "a/b",
+		"/app": "", "/app/": "", "/appa": "", "app/a": "", "/app//a": "", "/app/a/": "", "/app/.valkeyrie/q": "",
+		"/app/a/.valkeyrie/q": "",
+	} {
+		key, ok := s.userKey(wire)
+		assert.Equal(t, want != "", ok, wire)
+		if ok {
+			assert.Equal(t, want, key)
+		}
+	}
+}
+
+func TestSettings(t *testing.T) {
+	c, err := Settings("x", nil)
+	require.NoError(t, err)
+	assert.Equal(t, valkeyrie.DefaultConnectionTimeout, c.ConnectionTimeout)
+	require.NotNil(t, c.Logger)
+
+	var bad *valkeyrie.InvalidConfigError
+	_, err = Settings("x", &valkeyrie.Config{Prefix: "a/../b"})
+	require.ErrorAs(t, err, &bad)
+	assert.Equal(t, "Config.Prefix", bad.Field)
+	_, err = Settings("x", &valkeyrie.Config{ConnectionTimeout: -1})
+	require.ErrorAs(t, err, &bad)
+	assert.Equal(t, "Config.ConnectionTimeout", bad.Field)
+
+	type options struct{}
+	opts, err := BackendOptions[options]("x", &valkeyrie.Config{Backend: &options{}})
+	require.NoError(t, err)
+	assert.NotNil(t, opts)
+	opts, err = BackendOptions[options]("x", nil)
+	require.NoError(t, err)
+	assert.Nil(t, opts)
+	_, err = BackendOptions[options]("x", &valkeyrie.Config{Backend: options{}})
+	require.ErrorAs(t, err, &bad)
+	assert.Contains(t, err.Error(), "*store.options", "it names the type that is wanted")
+}
