@@ -13,7 +13,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/kvtools/valkeyrie"
@@ -32,10 +31,7 @@ type front struct {
 	ctx    context.Context // ends when the store is closed, with ErrClosed as its cause
 	cancel context.CancelCauseFunc
 
-	mu     sync.Mutex // guards closed and the start of what running counts
-	closed bool
-	// running counts the goroutines of the front: watches, holds, attempts.
-	running sync.WaitGroup
+	running Group // the goroutines of the front: watches, holds, attempts
 
 	ttl   *timekeeper
 	holds holdSet
@@ -133,21 +129,6 @@ func final(err error) bool {
 	return false
 }
 
-// start runs f in a goroutine that Close waits for; false when the store is closed.
-func (s *front) start(f func()) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	s.running.Add(1)
-	go func() {
-		defer s.running.Done()
-		f()
-	}()
-	return true
-}
-
 // within returns a context that also ends when the store is closed.
 func (s *front) within(ctx context.Context) (context.Context, context.CancelFunc) {
 	return joined(ctx, s.ctx)
@@ -159,14 +140,9 @@ const closeGrace = time.Second
 
 // Close implements valkeyrie.Store.
 func (s *front) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
+	if !s.running.Stop() {
 		return nil
 	}
-	s.closed = true
-	s.mu.Unlock()
-
 	s.cancel(valkeyrie.ErrClosed)
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()

@@ -162,7 +162,7 @@ func (h *hold) renew(renewals chan<- renewal) {
 // when ctx ends: who unlocks with a context that is done wants the lock free.
 func (h *hold) unlock(ctx context.Context) error {
 	done := make(chan error, 1)
-	if !h.s.start(func() {
+	if !h.s.running.Go(func() {
 		own, cancel := context.WithTimeout(context.Background(), h.s.timeout)
 		defer cancel()
 		done <- h.release(own)

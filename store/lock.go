@@ -111,7 +111,7 @@ func (l *locker) begin(a acquired) (<-chan struct{}, error) {
 	l.hold = h
 	l.mu.Unlock()
 	l.s.holds.add(h)
-	if !l.s.start(h.run) { // the store was closed meanwhile
+	if !l.s.running.Go(h.run) { // the store was closed meanwhile
 		h.stop()
 		close(h.lost)
 		close(h.ended)
@@ -178,7 +178,7 @@ type acquired struct {
 // and gives back what it got.
 func (s *front) attempt(ctx context.Context, r LockRequest) (acquired, error) {
 	answers := make(chan answer[acquired])
-	if !s.start(func() {
+	if !s.running.Go(func() {
 		own, cancel := context.WithTimeout(s.ctx, s.timeout)
 		defer cancel()
 		a := answer[acquired]{value: acquired{sent: s.clock()}}

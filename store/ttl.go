@@ -98,7 +98,7 @@ func (k *timekeeper) wrote(w Write, written Written, begun uint64) {
 	k.byKey[d.key] = append(k.byKey[d.key], d)
 	heap.Push(&k.queue, d)
 	if !k.running {
-		k.running = k.s.start(k.run)
+		k.running = k.s.running.Go(k.run)
 	}
 	poke(k.wake)
 }
@@ -148,7 +148,7 @@ func (k *timekeeper) run() {
 		case <-k.s.ctx.Done():
 			return
 		}
-		if !k.s.start(func() {
+		if !k.s.running.Go(func() {
 			k.do(d)
 			<-places
 		}) {

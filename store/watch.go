@@ -39,7 +39,7 @@ func (s *front) watch(ctx context.Context, r WatchRequest, keep, patient bool) (
 		ended: make(chan struct{}),
 	}
 	w.ctx, w.cancel = s.within(ctx)
-	if !s.start(w.run) {
+	if !s.running.Go(w.run) {
 		w.cancel()
 		return nil, valkeyrie.ErrClosed
 	}
@@ -153,7 +153,7 @@ func deliver[T *valkeyrie.KVPair | []*valkeyrie.KVPair](s *front, ctx context.Co
 		return nil, err
 	}
 	states := make(chan T)
-	if !s.start(func() {
+	if !s.running.Go(func() {
 		defer w.stop()
 		defer close(states)
 		for {
