@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"time"
 
@@ -57,15 +58,11 @@ func openBucket(path string, o Options, settings valkeyrie.Config) (*local.DB, f
 		return nil, nil, err
 	}
 	db, releaseBucket, err := f.buckets.Acquire(context.Background(), o.Bucket, func() (*local.DB, error) {
-		b, err := newBucket(f.db, o.Bucket)
-		if err != nil {
-			return nil, err
-		}
-		return local.Open(b, settings.Logger)
+		return f.open(o.Bucket, settings.Logger)
 	}, (*local.DB).Close)
 	if err != nil {
 		_ = releaseFile() // the first error says more
-		return nil, nil, badPath(fmt.Sprintf("the bucket %q of the file cannot be used", o.Bucket), err)
+		return nil, nil, openError(path, err)
 	}
 	return db, func() error { return errors.Join(releaseBucket(), releaseFile()) }, nil
 }
@@ -92,23 +89,17 @@ func ensure(path string, mode fs.FileMode) (fs.FileInfo, error) {
 
 // openFile opens a file that nobody in this process has open.
 func openFile(path string, mode fs.FileMode, timeout time.Duration) (f *file, err error) {
-	var handle *os.File
 	defer func() {
-		// bbolt trusts the pages of a file whose first one looks right.
+		// What bbolt had opened until then stays open, and so the file locked,
+		// until the process ends.
 		if r := recover(); r != nil {
-			f, err = nil, openError(path, fmt.Errorf("%w: %v", berrors.ErrInvalid, r))
-			_ = handle.Close()
+			f, err = nil, openError(path, damaged(r))
 		}
 	}()
 	db, err := bbolt.Open(path, mode, &bbolt.Options{
 		Timeout:      max(timeout, time.Nanosecond), // 0 would wait for ever
 		FreelistType: bbolt.FreelistMapType,         // stays fast in large files
 		NoStatistics: true,                          // they cost readers a lock
-		OpenFile: func(name string, flag int, perm os.FileMode) (*os.File, error) {
-			h, err := os.OpenFile(name, flag, perm)
-			handle = h
-			return h, err
-		},
 	})
 	if err != nil {
 		return nil, openError(path, err)
@@ -117,6 +108,25 @@ func openFile(path string, mode fs.FileMode, timeout time.Duration) (f *file, er
 	f.buckets.Same = func(a, b string) bool { return a == b }
 	return f, nil
 }
+
+// open opens the database in a bucket. That reads all its pages, so that damage
+// shows here and not in a call.
+func (f *file) open(name string, logger *slog.Logger) (db *local.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, damaged(r)
+		}
+	}()
+	b, err := newBucket(f.db, name)
+	if err != nil {
+		return nil, err
+	}
+	return local.Open(b, logger)
+}
+
+// damaged makes an error of a panic: bbolt trusts the pages of a file whose
+// first one looks right.
+func damaged(panicked any) error { return fmt.Errorf("%w: %v", berrors.ErrInvalid, panicked) }
 
 // close closes the file.
 func (f *file) close() error { return f.db.Close() }
