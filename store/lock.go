@@ -173,39 +173,55 @@ type acquired struct {
 	sent instant
 }
 
-// attempt tries once to take the lock. The attempt is not cut off when ctx ends,
-// as nobody would know then whether it succeeded: it goes on in the background,
-// and gives back what it got.
-func (s *front) attempt(ctx context.Context, r LockRequest) (acquired, error) {
-	answers := make(chan answer[acquired])
+// clearingUp is how long a call whose context ended waits for a driver to leave
+// the line, so that usually nothing is in others' way when it returns.
+const clearingUp = 100 * time.Millisecond
+
+// detached runs f, which acquires a lock, beside the caller: who leaves when ctx
+// ends does not wait for f any longer than linger, and what f gets is given back.
+func (s *front) detached(ctx context.Context, linger time.Duration, f func() (acquired, error)) (acquired, error) {
+	answers, left := make(chan answer[acquired]), make(chan struct{})
+	defer close(left)
 	if !s.running.Go(func() {
-		own, cancel := context.WithTimeout(s.ctx, s.timeout)
-		defer cancel()
-		a := answer[acquired]{value: acquired{sent: s.clock()}}
-		a.value.hold, a.err = s.d.TryLock(own, r)
-		if a.err != nil && own.Err() != nil && s.ctx.Err() == nil && !definite(a.err) {
-			a.err = fmt.Errorf("%w: no answer for %v: %w", valkeyrie.ErrNotReachable, s.timeout, a.err)
-		}
+		got, err := f()
 		select {
-		case answers <- a:
-			return
-		case <-ctx.Done():
-		case <-s.ctx.Done():
-		}
-		if a.err == nil {
-			releaseLate(a.value.hold)
+		case answers <- answer[acquired]{got, err}:
+		case <-left:
+			if err == nil {
+				releaseLate(got.hold)
+			}
 		}
 	}) {
 		return acquired{}, valkeyrie.ErrClosed
 	}
+	ctx, cancel := s.within(ctx)
+	defer cancel()
 	select {
 	case a := <-answers:
 		return a.value, a.err
 	case <-ctx.Done():
-		return acquired{}, ctx.Err()
-	case <-s.ctx.Done():
-		return acquired{}, valkeyrie.ErrClosed
 	}
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-time.After(linger):
+		return acquired{}, context.Cause(ctx)
+	}
+}
+
+// attempt tries once to take the lock. The attempt is not cut off when ctx ends,
+// as nobody would know then whether it succeeded.
+func (s *front) attempt(ctx context.Context, r LockRequest) (acquired, error) {
+	return s.detached(ctx, 0, func() (acquired, error) {
+		own, cancel := context.WithTimeout(s.ctx, s.timeout)
+		defer cancel()
+		sent := s.clock()
+		h, err := s.d.TryLock(own, r)
+		if err != nil && own.Err() != nil && s.ctx.Err() == nil && !definite(err) {
+			err = fmt.Errorf("%w: no answer for %v: %w", valkeyrie.ErrNotReachable, s.timeout, err)
+		}
+		return acquired{hold: h, sent: sent}, err
+	})
 }
 
 // await waits for the lock over outages of the server.
@@ -246,17 +262,19 @@ func (s *front) await(ctx context.Context, r LockRequest) (acquired, error) {
 
 // inLine waits in the server's line.
 func (s *front) inLine(ctx context.Context, r LockRequest) (acquired, error) {
-	h, err := s.acquire(ctx, r)
-	if err != nil {
-		return acquired{}, err
-	}
-	// It may have waited for long: only a confirmation says from when the TTL counts.
-	sent := s.clock()
-	if err := h.Renew(ctx); err != nil {
-		releaseLate(h)
-		return acquired{}, err
-	}
-	return acquired{hold: h, sent: sent}, nil
+	return s.detached(ctx, clearingUp, func() (acquired, error) {
+		h, err := s.acquire(ctx, r)
+		if err != nil {
+			return acquired{}, err
+		}
+		// It may have waited for long: only a confirmation says from when the TTL counts.
+		sent := s.clock()
+		if err := h.Renew(ctx); err != nil {
+			releaseLate(h)
+			return acquired{}, err
+		}
+		return acquired{hold: h, sent: sent}, nil
+	})
 }
 
 // whenFree waits until the watch shows the key absent, and tries.

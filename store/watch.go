@@ -190,17 +190,23 @@ func (s *front) Events(ctx context.Context, key string, opts *valkeyrie.WatchOpt
 			enter = s.enterDir
 		}
 		wire, _, err := enter(ctx, key)
+		left := false // a loop that broke off must not be called again
 		if err == nil {
-			err = s.events(ctx, WatchRequest{Key: wire, Tree: o.Tree, KeysOnly: o.KeysOnly}, yield)
+			r := WatchRequest{Key: wire, Tree: o.Tree, KeysOnly: o.KeysOnly}
+			err = s.events(ctx, r, func(e valkeyrie.Event) bool {
+				left = !yield(e, nil)
+				return !left
+			})
 		}
-		if err != nil && ctx.Err() == nil {
+		if err != nil && !left && ctx.Err() == nil {
 			yield(valkeyrie.Event{}, s.fail(ctx, "Events", key, err))
 		}
 	}
 }
 
-// events yields the events of a watch. It returns nil when the loop broke off.
-func (s *front) events(ctx context.Context, r WatchRequest, yield func(valkeyrie.Event, error) bool) error {
+// events yields the events of a watch, until yield returns false or the watch
+// ends.
+func (s *front) events(ctx context.Context, r WatchRequest, yield func(valkeyrie.Event) bool) error {
 	w, err := s.watch(ctx, r, false, false)
 	if err != nil {
 		return err
@@ -230,11 +236,10 @@ func (s *front) events(ctx context.Context, r WatchRequest, yield func(valkeyrie
 	}
 }
 
-// yieldAll is false when the loop broke off, or when the watch's context ended,
-// which then has a cause.
-func yieldAll(w *watcher, events []valkeyrie.Event, yield func(valkeyrie.Event, error) bool) bool {
+// yieldAll is false when the loop broke off or the watch's context ended.
+func yieldAll(w *watcher, events []valkeyrie.Event, yield func(valkeyrie.Event) bool) bool {
 	for _, e := range events {
-		if w.ctx.Err() != nil || !yield(e, nil) {
+		if w.ctx.Err() != nil || !yield(e) {
 			return false
 		}
 	}
