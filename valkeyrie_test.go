@@ -10,6 +10,20 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// alone empties the registry for one test: examples import backends.
+func alone(t *testing.T) {
+	t.Helper()
+	registry.Lock()
+	defer registry.Unlock()
+	before := registry.constructors
+	registry.constructors = make(map[string]Constructor)
+	t.Cleanup(func() {
+		registry.Lock()
+		defer registry.Unlock()
+		registry.constructors = before
+	})
+}
+
 // register registers a backend for one test.
 func register(t *testing.T, name string, c Constructor) {
 	t.Helper()
@@ -22,6 +36,7 @@ func register(t *testing.T, name string, c Constructor) {
 }
 
 func TestRegister(t *testing.T) {
+	alone(t)
 	never := func([]string, *Config) (Store, error) { return nil, errors.New("never called") }
 	register(t, "zeta", never)
 	register(t, "alpha", never)
@@ -59,6 +74,7 @@ func TestNewStorePassesItsArguments(t *testing.T) {
 }
 
 func TestUnknownBackends(t *testing.T) {
+	alone(t)
 	_, err := NewStore("etcdv3", nil, nil)
 	var unknown *UnknownBackendError
 	require.ErrorAs(t, err, &unknown)

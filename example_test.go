@@ -1,5 +1,4 @@
-// Package basics_test holds short programs that the tests compile and run.
-package basics_test
+package valkeyrie_test
 
 import (
 	"context"
@@ -15,7 +14,7 @@ import (
 // A service registers, is found, and changes a setting that others may change at
 // the same time. With another name, endpoints and import the same code runs on
 // another backend.
-func Example_service() {
+func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	kv, err := valkeyrie.NewStore("memory", nil, nil)
@@ -57,7 +56,7 @@ func Example_service() {
 
 // A watch begins with what is there and goes on with what changes, whatever
 // happens to the connection, until its context is done or the loop breaks off.
-func Example_events() {
+func ExampleStore_events() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	kv, err := valkeyrie.NewStore("memory", nil, nil)
@@ -92,7 +91,7 @@ func Example_events() {
 
 // A lock is held until Unlock, or until lost is closed. Its token lets what it
 // guards refuse those who held it before.
-func Example_lock() {
+func ExampleStore_newLock() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	kv, err := valkeyrie.NewStore("memory", nil, nil)

@@ -1,0 +1,142 @@
+package etcdv3
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/testserver"
+)
+
+func TestKeysOfOtherToolsWithALeadingSlash(t *testing.T) {
+	ctx := within(t, time.Minute)
+	endpoints := testserver.EtcdV3(t).Endpoints
+	c := raw(t, endpoints)
+	_, err := c.Put(ctx, "/slash/a", "theirs")
+	require.NoError(t, err)
+	_, err = c.Put(ctx, "slash/b", "without")
+	require.NoError(t, err)
+
+	s := open(t, endpoints, &valkeyrie.Config{Prefix: "/"})
+	p, err := s.Get(ctx, "slash/a", nil)
+	require.NoError(t, err)
+	assert.Equal(t, "theirs", string(p.Value))
+	assert.Equal(t, "slash/a", p.Key)
+	pairs, err := s.List(ctx, "slash", nil)
+	require.NoError(t, err)
+	require.Len(t, pairs, 1)
+	assert.Equal(t, "slash/a", pairs[0].Key)
+	require.NoError(t, s.Put(ctx, "slash/c", []byte("ours"), nil))
+	r, err := c.Get(ctx, "/slash/c")
+	require.NoError(t, err)
+	require.Len(t, r.Kvs, 1)
+	assert.Equal(t, "ours", string(r.Kvs[0].Value), "a value is stored as it is")
+}
+
+func TestWritesWithTTLShareLeases(t *testing.T) {
+	const keys = 2500
+	ctx := within(t, time.Minute)
+	endpoints := testserver.EtcdV3(t).Endpoints
+	c := raw(t, endpoints)
+	s := open(t, endpoints, nil)
+	var writers sync.WaitGroup
+	errs := make(chan error, keys)
+	for w := range 50 {
+		writers.Go(func() {
+			for i := w; i < keys; i += 50 {
+				errs <- s.Put(ctx, fmt.Sprintf("leases/%d", i), nil, &valkeyrie.WriteOptions{TTL: time.Hour})
+			}
+		})
+	}
+	writers.Wait()
+	for range keys {
+		require.NoError(t, <-errs)
+	}
+	r, err := c.Get(ctx, "leases/", clientv3.WithPrefix())
+	require.NoError(t, err)
+	require.Len(t, r.Kvs, keys)
+	perLease := map[int64]int{}
+	for _, kv := range r.Kvs {
+		require.NotZero(t, kv.Lease)
+		perLease[kv.Lease]++
+	}
+	assert.LessOrEqual(t, len(perLease), 5, "leases for %d keys", keys)
+	for lease, n := range perLease {
+		assert.LessOrEqual(t, n, keysPerLease)
+		left, err := c.TimeToLive(ctx, clientv3.LeaseID(lease))
+		require.NoError(t, err)
+		assert.GreaterOrEqual(t, left.TTL, int64(3590))
+		assert.LessOrEqual(t, left.TTL, int64(3660))
+	}
+	require.NoError(t, s.DeleteTree(ctx, "leases"))
+}
+
+func TestAKeyKeptAliveHasALeaseForItself(t *testing.T) {
+	ctx := within(t, time.Minute)
+	endpoints := testserver.EtcdV3(t).Endpoints
+	c := raw(t, endpoints)
+	s := open(t, endpoints, nil)
+	require.NoError(t, s.Put(ctx, "own/a", nil, &valkeyrie.WriteOptions{TTL: 10 * time.Second}))
+	require.NoError(t, s.Put(ctx, "own/b", nil, &valkeyrie.WriteOptions{TTL: 10 * time.Second, KeepAlive: true}))
+	leaseOf := func(key string) int64 {
+		r, err := c.Get(ctx, key)
+		require.NoError(t, err)
+		require.Len(t, r.Kvs, 1)
+		return r.Kvs[0].Lease
+	}
+	own := leaseOf("own/b")
+	assert.NotEqual(t, leaseOf("own/a"), own)
+
+	// Overwritten, its lease is given back and takes nothing along.
+	require.NoError(t, s.Put(ctx, "own/b", []byte("permanent"), nil))
+	assert.Zero(t, leaseOf("own/b"))
+	require.NoError(t, s.DeleteTree(ctx, "own"))
+}
+
+func TestLocksLeaveNoLeaseBehind(t *testing.T) {
+	ctx := within(t, 2*time.Minute)
+	endpoints := testserver.StartEtcdV3(t, testserver.EtcdOptions{}).Endpoints
+	c := raw(t, endpoints)
+	s := open(t, endpoints, nil)
+	l, err := s.NewLock(ctx, "l", nil)
+	require.NoError(t, err)
+	other, err := s.NewLock(ctx, "l", nil)
+	require.NoError(t, err)
+	for range 100 {
+		_, err = l.Lock(ctx)
+		require.NoError(t, err)
+		_, err = other.TryLock(ctx)
+		require.ErrorIs(t, err, valkeyrie.ErrLockHeld)
+		require.NoError(t, l.Unlock(ctx))
+	}
+	require.Eventually(t, func() bool {
+		leases, err := c.Leases(ctx)
+		return err == nil && len(leases.Leases) == 0
+	}, 10*time.Second, 20*time.Millisecond, "leases of locks that were released")
+	r, err := c.Get(ctx, "", clientv3.WithPrefix())
+	require.NoError(t, err)
+	assert.Empty(t, r.Kvs)
+}
+
+func TestASnapshotLargerThanAPageMissesNothing(t *testing.T) {
+	ctx := within(t, time.Minute)
+	s := open(t, testserver.EtcdV3(t).Endpoints, nil)
+	const keys = firstPage*3 + 1
+	for i := range keys {
+		require.NoError(t, s.Put(ctx, fmt.Sprintf("pages/%04d", i), make([]byte, 40<<10), nil))
+	}
+	pairs, err := s.List(ctx, "pages", nil)
+	require.NoError(t, err)
+	require.Len(t, pairs, keys)
+	states, err := s.WatchTree(ctx, "pages", nil)
+	require.NoError(t, err)
+	require.Len(t, <-states, keys)
+	require.NoError(t, s.DeleteTree(ctx, "pages"))
+	require.Empty(t, <-states)
+}
