@@ -23,7 +23,7 @@ import (
 // front adds the operation, the backend's name and the key. A driver repeats a
 // call by itself only when it knows that the call was not applied.
 //
-// Small optional abilities are interfaces of their own: Acquirer.
+// Small optional abilities are interfaces of their own: Acquirer, Confirmed.
 type Driver interface {
 	// Info describes the driver. It is called once.
 	Info() Info
@@ -232,4 +232,13 @@ type Acquirer interface {
 	// included, it has left nothing in line; the front calls it again
 	// after an error that a retry can mend.
 	Acquire(ctx context.Context, r LockRequest) (Hold, error)
+}
+
+// Confirmed is implemented by the holds of an Acquirer that renews them while it
+// waits. Without it the front renews a hold once when it was acquired, which
+// delays the hand-over by a round trip.
+type Confirmed interface {
+	// Confirmed is when the request was sent that last confirmed the hold, with
+	// a monotonic reading: its TTL counts from then.
+	Confirmed() time.Time
 }

@@ -216,6 +216,14 @@ func (g *guard) wrap(h Hold) Hold {
 	return &guardedHold{Hold: h, g: g, turn: make(chan struct{}, 1)}
 }
 
+// unguarded returns the driver's own hold.
+func unguarded(h Hold) Hold {
+	if g, ok := h.(*guardedHold); ok {
+		return g.Hold
+	}
+	return h
+}
+
 // guardedHold bounds the calls of a Hold. A call that came too late must end
 // before the next begins: turn sees to that.
 type guardedHold struct {

@@ -267,7 +267,12 @@ func (s *front) inLine(ctx context.Context, r LockRequest) (acquired, error) {
 		if err != nil {
 			return acquired{}, err
 		}
-		// It may have waited for long: only a confirmation says from when the TTL counts.
+		// It may have waited for long: who does not know when the hold was
+		// confirmed last has it confirmed again.
+		if c, ok := unguarded(h).(Confirmed); ok {
+			at := c.Confirmed()
+			return acquired{hold: h, sent: instant{mono: at, wall: at.Round(0)}}, nil
+		}
 		sent := s.clock()
 		if err := h.Renew(ctx); err != nil {
 			releaseLate(h)

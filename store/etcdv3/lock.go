@@ -1,9 +1,11 @@
 package etcdv3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -72,14 +74,54 @@ func (d *driver) Acquire(ctx context.Context, r store.LockRequest) (store.Hold, 
 		return nil, err
 	}
 	h := &hold{d: d, c: c, key: r.Key}
+	now := time.Now()
+	h.confirmed.Store(&now)
 	if h.lease, h.ttl, err = grantOwn(ctx, c, r.TTL); err != nil {
 		return nil, err
 	}
-	if err := h.wait(ctx, r); err != nil {
-		d.leaveLine(c, h.lease)
-		return nil, err
+	inLine, leave := context.WithCancel(ctx)
+	renewing := make(chan struct{})
+	if !d.running.Go(func() {
+		defer close(renewing)
+		h.renewInLine(inLine, min(r.TTL, h.ttl), leave)
+	}) {
+		close(renewing)
+		leave()
 	}
-	return h, nil
+	err = h.wait(inLine, r)
+	expired := inLine.Err() != nil && ctx.Err() == nil
+	leave()
+	<-renewing
+	switch {
+	case err == nil:
+		return h, nil
+	case expired:
+		err = errPlaceLost
+	}
+	d.leaveLine(c, h.lease)
+	return nil, err
+}
+
+// renewInLine renews the lease of a waiter, and lets it leave when the lease is gone.
+func (h *hold) renewInLine(ctx context.Context, ttl time.Duration, leave context.CancelFunc) {
+	for every := time.NewTicker(max(ttl/3, 10*time.Millisecond)); ; {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			every.Stop()
+			return
+		}
+		sent := time.Now()
+		attempt, cancel := context.WithTimeout(ctx, ttl/3)
+		err := renewLease(attempt, h.c, h.lease)
+		cancel()
+		if err == nil {
+			h.confirmed.Store(&sent)
+		}
+		if errors.Is(err, valkeyrie.ErrKeyNotFound) {
+			leave()
+		}
+	}
 }
 
 // leaveLine revokes the lease of a waiter that gives up, in a context of its own
@@ -93,8 +135,6 @@ func (d *driver) leaveLine(c *clientv3.Client, lease clientv3.LeaseID) {
 
 // wait stands in line until it is the first, and takes the lock.
 func (h *hold) wait(ctx context.Context, r store.LockRequest) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	own := place(r.Key, h.lease)
 	entered, err := write(ctx, func(ctx context.Context) (*clientv3.PutResponse, error) {
 		return h.c.Put(ctx, own, "", clientv3.WithLease(h.lease))
@@ -103,16 +143,12 @@ func (h *hold) wait(ctx context.Context, r store.LockRequest) error {
 		return err
 	}
 	since := entered.Header.Revision
-	renewals, err := h.c.KeepAlive(ctx, h.lease)
-	if err != nil {
-		return readError(err)
-	}
 	for {
 		before, err := h.step(ctx, r, own, since)
 		if err != nil || before == nil {
 			return err
 		}
-		if err := h.awaitGone(ctx, before, renewals); err != nil {
+		if err := h.awaitGone(ctx, before); err != nil {
 			return err
 		}
 	}
@@ -160,7 +196,7 @@ func (h *hold) step(ctx context.Context, r store.LockRequest, own string, since 
 }
 
 // awaitGone waits until a key is deleted.
-func (h *hold) awaitGone(ctx context.Context, b *blocker, renewals <-chan *clientv3.LeaseKeepAliveResponse) error {
+func (h *hold) awaitGone(ctx context.Context, b *blocker) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
 	answers := h.c.Watch(ctx, b.key, clientv3.WithRev(b.at+1), clientv3.WithFilterPut())
@@ -169,30 +205,16 @@ func (h *hold) awaitGone(ctx context.Context, b *blocker, renewals <-chan *clien
 		case answer, more := <-answers:
 			switch {
 			case !more:
-				return cmpErr(ctx.Err(), errStreamEnded)
+				return cmp.Or(ctx.Err(), errStreamEnded)
 			case answer.Err() != nil:
 				return readError(answer.Err())
 			case len(answer.Events) > 0:
 				return nil
 			}
-		case _, more := <-renewals:
-			if !more {
-				return cmpErr(ctx.Err(), errPlaceLost)
-			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-}
-
-// cmpErr returns the first error that is not nil.
-func cmpErr(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // hold is a lock that is held: the visible key and the place in line, which
@@ -204,7 +226,13 @@ type hold struct {
 	lease    clientv3.LeaseID
 	ttl      time.Duration // as granted
 	revision uint64        // of the visible key, and the token
+
+	// confirmed is when the last renewal was sent that was answered while in line.
+	confirmed atomic.Pointer[time.Time]
 }
+
+// Confirmed implements store.Confirmed.
+func (h *hold) Confirmed() time.Time { return *h.confirmed.Load() }
 
 // Token implements store.Hold. Each acquisition writes the visible key, at a
 // revision of the whole cluster.
