@@ -26,10 +26,6 @@ const (
 	// maxTTL is what a TTL counts as at most, 253 years: etcd refuses more than
 	// 9e9 seconds.
 	maxTTL = 8e9 * time.Second
-
-	// revokeDelay is how much later than its TTL etcd may delete what belongs
-	// to a lease: it looks every 500 ms, and the deletion is a Raft entry.
-	revokeDelay = time.Second
 )
 
 // leases shares leases between keys of the same TTL that are written within a
@@ -47,7 +43,6 @@ type sharedLease struct {
 	err     error
 	id      clientv3.LeaseID
 	until   time.Time // it lasts at least until then
-	latest  time.Time // etcd has deleted its keys by then
 	keys    int       // guarded by leases.mu
 }
 
@@ -73,9 +68,9 @@ func (l *leases) write(ctx context.Context, c *clientv3.Client, w store.Write) (
 		if err != nil {
 			return store.Written{}, err
 		}
-		// The lease alone may be late by more than the contract allows.
-		allowed := max(time.Second, ttl/20)
-		written.FrontExpires = lease.latest.After(time.Now().Add(ttl + allowed))
+		// The lease alone would be late: it is shared, in whole seconds, and
+		// starts anew on a new leader.
+		written.FrontExpires = true
 		return written, nil
 	}
 }
@@ -140,8 +135,7 @@ func (l *leases) grant(c *clientv3.Client, lease *sharedLease, seconds int64) {
 		l.forget(lease)
 		return
 	}
-	kept := time.Duration(answer.TTL) * time.Second
-	lease.id, lease.until, lease.latest = answer.ID, sent.Add(kept), time.Now().Add(kept+revokeDelay)
+	lease.id, lease.until = answer.ID, sent.Add(time.Duration(answer.TTL)*time.Second)
 }
 
 // forget takes a lease out of use; its keys keep it.
