@@ -34,4 +34,4 @@ cover: ## Run the tests that need no server and print what they cover
 .PHONY: bench
 bench: ## Run the benchmarks and print each figure against the native client's
 	script/servers install
-	$(GO) test -run='^$$' -bench=. -count=5 -timeout 60m ./store/... | tee bench.txt | $(GO) run ./internal/benchratio
+	$(GO) test -run='^$$' -bench=. -timeout 60m ./store/... | tee bench.txt | $(GO) run ./internal/benchratio

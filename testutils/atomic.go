@@ -1,17 +1,13 @@
 package testutils
 
 import (
-	"errors"
-	"fmt"
-	"strconv"
-	"sync"
-	"sync/atomic"
-
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvtools/valkeyrie"
 )
 
+// atomicChecks are the sentences about conditional writes; atomic_races.go holds
+// the functions of those under contention.
 var atomicChecks = []check{
 	{"AtomicPut without previous creates, and refuses a key that exists", atomicCreate},
 	{"of N concurrent creates exactly one succeeds, the others get ErrKeyExists", atomicCreateRace},
@@ -29,8 +25,6 @@ var atomicChecks = []check{
 }
 
 // racers is how many goroutines a race has; they are spread over two stores.
-const racers = 16
-
 func atomicCreate(e *env) {
 	key := e.key("k")
 	ok, p, err := e.kv.AtomicPut(e.ctx, key, []byte("v"), nil, nil)
@@ -55,53 +49,6 @@ func atomicCreate(e *env) {
 
 // race lets racers run f at once in many rounds, and asserts that one of them
 // succeeds in each and that the others fail with one of the given errors.
-func (e *env) race(rounds int, f func(s kvstore, round, i int) error, losers ...error) {
-	e.Helper()
-	stores := []kvstore{e.kv, e.open(nil)}
-	for round := range rounds {
-		var winners atomic.Int32
-		require.NoError(e, together(racers, func(i int) error {
-			err := f(stores[i%2], round, i)
-			if err == nil {
-				winners.Add(1)
-				return nil
-			}
-			for _, loser := range losers {
-				if errors.Is(err, loser) {
-					return nil
-				}
-			}
-			return err
-		}), "round %d", round)
-		require.EqualValues(e, 1, winners.Load(), "winners of round %d", round)
-	}
-}
-
-func atomicCreateRace(e *env) {
-	const rounds = 30
-	key := func(round int) string {
-		if round%2 == 0 {
-			return e.key(fmt.Sprint("never/put/", round)) // below directories that all must imply at once
-		}
-		return e.key(fmt.Sprint("deleted/", round))
-	}
-	for round := 1; round < rounds; round += 2 {
-		e.put(key(round), "old")
-		require.NoError(e, e.kv.Delete(e.ctx, key(round)))
-	}
-	won := make([]*pair, rounds)
-	e.race(rounds, func(s kvstore, round, i int) error {
-		ok, p, err := s.AtomicPut(e.ctx, key(round), []byte(strconv.Itoa(i)), nil, nil)
-		if ok {
-			won[round] = p
-		}
-		return err
-	}, valkeyrie.ErrKeyExists)
-	for round, p := range won {
-		require.Equal(e, p, e.get(key(round)), "what is there is what the winner wrote")
-	}
-}
-
 func atomicUpdate(e *env) {
 	key := e.key("k")
 	e.put(key, "1")
@@ -123,62 +70,8 @@ func atomicUpdate(e *env) {
 	e.refused(err, "AtomicPut", key, valkeyrie.ErrKeyModified)
 }
 
-func atomicUpdateRace(e *env) {
-	const rounds = 30
-	key := e.key("k")
-	e.put(key, "start")
-	won := make([]*pair, rounds+1) // each round goes on from what the last one's winner wrote
-	won[0] = e.get(key)
-	e.race(rounds, func(s kvstore, round, i int) error {
-		ok, p, err := s.AtomicPut(e.ctx, key, []byte(fmt.Sprint(round, "/", i)), won[round], nil)
-		if ok {
-			won[round+1] = p
-		}
-		return err
-	}, valkeyrie.ErrKeyModified)
-	require.Equal(e, won[rounds], e.get(key))
-}
-
 // atomicOwnPair: a pair that AtomicPut reads after its write could be somebody
 // else's, so others write all the time.
-func atomicOwnPair(e *env) {
-	other := e.open(nil)
-	key := e.key("k")
-	e.put(key, "start")
-	var mu sync.Mutex
-	mine := make(map[uint64]string)
-	require.NoError(e, together(8, func(i int) error {
-		s := []kvstore{e.kv, other}[i%2]
-		for n := range 25 {
-			p, err := s.Get(e.ctx, key, nil)
-			if err != nil {
-				return err
-			}
-			value := fmt.Sprint(i, "/", n)
-			_, q, err := s.AtomicPut(e.ctx, key, []byte(value), p, nil)
-			if errors.Is(err, valkeyrie.ErrKeyModified) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			if q.Key != key || string(q.Value) != value || q.LastIndex == p.LastIndex {
-				return fmt.Errorf("wrote %q over %d, was told %+v", value, p.LastIndex, q)
-			}
-			mu.Lock()
-			before, taken := mine[q.LastIndex]
-			mine[q.LastIndex] = value
-			mu.Unlock()
-			if taken {
-				return fmt.Errorf("%q and %q were told the same revision %d", before, value, q.LastIndex)
-			}
-		}
-		return nil
-	}))
-	last := e.get(key)
-	require.Equal(e, mine[last.LastIndex], string(last.Value), "the revision belongs to the value that was written with it")
-}
-
 func atomicModifiedOrGone(e *env) {
 	key := e.key("k")
 	e.put(key, "v")
@@ -251,89 +144,6 @@ func atomicDeleteNil(e *env) {
 	require.Equal(e, "v", string(e.get(key).Value))
 }
 
-func atomicDeleteRace(e *env) {
-	const rounds = 20
-	pairs := make([]*pair, rounds)
-	for i := range pairs {
-		key := e.key(fmt.Sprint("d/", i, "/k"))
-		e.put(key, "v")
-		pairs[i] = e.get(key)
-	}
-	e.race(rounds, func(s kvstore, round, _ int) error {
-		ok, err := s.AtomicDelete(e.ctx, pairs[round].Key, pairs[round])
-		if ok != (err == nil) {
-			return fmt.Errorf("AtomicDelete answered %v, %w", ok, err)
-		}
-		return err
-	}, valkeyrie.ErrKeyNotFound)
-	require.Empty(e, e.list(e.kv, e.dir))
-}
-
-func atomicPlainDeleteRace(e *env) {
-	const rounds = 20
-	key := func(round int) string { return e.key(fmt.Sprint("d/", round)) }
-	for i := range rounds {
-		e.put(key(i), "v")
-	}
-	e.race(rounds, func(s kvstore, round, _ int) error {
-		return s.Delete(e.ctx, key(round))
-	}, valkeyrie.ErrKeyNotFound)
-	require.Empty(e, e.list(e.kv, e.dir))
-}
-
-func atomicPutDeleteRace(e *env) {
-	const rounds = 20
-	pairs := make([]*pair, rounds)
-	for i := range pairs {
-		key := e.key(fmt.Sprint("d/", i))
-		e.put(key, "v")
-		pairs[i] = e.get(key)
-	}
-	e.race(rounds, func(s kvstore, round, i int) error {
-		var err error
-		if i%4 < 2 {
-			_, err = s.AtomicDelete(e.ctx, pairs[round].Key, pairs[round])
-		} else {
-			_, _, err = s.AtomicPut(e.ctx, pairs[round].Key, []byte("w"), pairs[round], nil)
-		}
-		return err
-	}, valkeyrie.ErrKeyNotFound, valkeyrie.ErrKeyModified)
-}
-
-func atomicCounter(e *env) {
-	const writers, increments = 8, 20
-	stores := []kvstore{e.kv, e.open(nil)}
-	key := e.key("counter")
-	require.NoError(e, together(writers, func(i int) error {
-		for range increments {
-			if err := increment(e, stores[i%2], key); err != nil {
-				return err
-			}
-		}
-		return nil
-	}))
-	require.Equal(e, strconv.Itoa(writers*increments), string(e.get(key).Value))
-}
-
 // increment adds one to a decimal number, which it creates where it is missing.
-func increment(e *env, s kvstore, key string) error {
-	for {
-		n := 0
-		p, err := s.Get(e.ctx, key, nil)
-		if errors.Is(err, valkeyrie.ErrKeyNotFound) {
-			p, err = nil, nil
-		}
-		if err != nil {
-			return err
-		}
-		if p != nil {
-			if n, err = strconv.Atoi(string(p.Value)); err != nil {
-				return err
-			}
-		}
-		_, _, err = s.AtomicPut(e.ctx, key, []byte(strconv.Itoa(n+1)), p, nil)
-		if err == nil || !errors.Is(err, valkeyrie.ErrKeyModified) && !errors.Is(err, valkeyrie.ErrKeyExists) {
-			return err
-		}
-	}
-}
+// Each refusal means that another writer got in between, so that there are no
+// more of them than writes at all.

@@ -72,24 +72,29 @@ var (
 
 // loads lists all loads.
 func (s *bench) loads() []benchLoad {
-	n := s.native
+	n, fill := s.native, fillWith(s.put)
+	nativeFill := n.Fill
+	if nativeFill == nil && n.Put != nil {
+		nativeFill = fillWith(n.Put)
+	}
+	filled := nativeFill != nil
 	loads := []benchLoad{
-		{"Get", many, s.keyed(s.put, s.get), native(n.Get != nil && n.Put != nil, s.keyed(n.Put, n.Get))},
-		{"Put", many, s.keyed(s.put, s.overwrite), native(n.Put != nil, s.keyed(n.Put, func(ctx context.Context, key string) error {
+		{"Get", many, s.keyed(fill, s.get), native(filled && n.Get != nil, s.keyed(nativeFill, n.Get))},
+		{"Put", many, s.keyed(fill, s.overwrite), native(filled && n.Put != nil, s.keyed(nativeFill, func(ctx context.Context, key string) error {
 			return n.Put(ctx, key, benchValue)
 		}))},
-		{"PutTTL", many, s.keyed(s.put, s.putTTL), native(n.PutTTL != nil, s.keyed(n.Put, func(ctx context.Context, key string) error {
+		{"PutTTL", many, s.keyed(fill, s.putTTL), native(filled && n.PutTTL != nil, s.keyed(nativeFill, func(ctx context.Context, key string) error {
 			return n.PutTTL(ctx, key, benchValue, time.Hour)
 		}))},
 		{"CreateUpdate", many, s.fresh(s.createUpdate), native(n.CreateUpdate != nil, s.fresh(n.CreateUpdate))},
 	}
 	for _, keys := range []int{1_000, 10_000} {
-		loads = append(loads, benchLoad{fmt.Sprintf("List%d", keys), many, s.listing(keys, s.put, s.list),
-			native(n.List != nil && n.Put != nil, s.listing(keys, n.Put, n.List))})
+		loads = append(loads, benchLoad{fmt.Sprintf("List%d", keys), many, s.listing(keys, fill, s.list),
+			native(filled && n.List != nil, s.listing(keys, nativeFill, n.List))})
 	}
 	return append(loads,
-		benchLoad{"DeleteTree1000", few, s.deleting(1_000, s.put, s.kv.DeleteTree),
-			native(n.DeleteTree != nil && n.Put != nil, s.deleting(1_000, n.Put, n.DeleteTree))},
+		benchLoad{"DeleteTree1000", few, s.deleting(1_000, fill, s.kv.DeleteTree),
+			native(filled && n.DeleteTree != nil, s.deleting(1_000, nativeFill, n.DeleteTree))},
 		benchLoad{"WatchTree2000", few, s.watching(2_000), nil},
 		benchLoad{"LockHandOver", few, s.handOver(s.newLock), native(n.NewLock != nil, s.handOver(n.NewLock))},
 	)

@@ -14,9 +14,12 @@ import (
 type putFunc = func(ctx context.Context, key string, value []byte) error
 
 // keyed calls f for 1,000 keys in turn that are there.
-func (s *bench) keyed(put putFunc, f func(ctx context.Context, key string) error) func(b *testing.B, goroutines int) {
+func (s *bench) keyed(put fillFunc, f func(ctx context.Context, key string) error) func(b *testing.B, goroutines int) {
+	dir, keys := benchDir(), []string(nil)
 	return func(b *testing.B, goroutines int) {
-		keys := fill(b, put, benchDir(), 1_000)
+		if keys == nil {
+			keys = fill(b, put, dir, 1_000)
+		}
 		spread(b, goroutines, func(i int) error { return f(b.Context(), keys[i%len(keys)]) })
 	}
 }
@@ -30,10 +33,13 @@ func (s *bench) fresh(f putFunc) func(b *testing.B, goroutines int) {
 }
 
 // listing lists a directory of so many keys.
-func (s *bench) listing(n int, put putFunc, list func(ctx context.Context, dir string) (int, error)) func(b *testing.B, goroutines int) {
+func (s *bench) listing(n int, put fillFunc, list func(ctx context.Context, dir string) (int, error)) func(b *testing.B, goroutines int) {
+	dir, filled := benchDir(), false
 	return func(b *testing.B, goroutines int) {
-		dir := benchDir()
-		fill(b, put, dir, n)
+		if !filled {
+			fill(b, put, dir, n)
+			filled = true
+		}
 		spread(b, goroutines, func(int) error {
 			got, err := list(b.Context(), dir)
 			if err == nil && got != n {
@@ -46,7 +52,7 @@ func (s *bench) listing(n int, put putFunc, list func(ctx context.Context, dir s
 
 // deleting deletes directories of so many keys. Filling them takes longer than
 // deleting them, so a few have to do, whatever b.N is.
-func (s *bench) deleting(n int, put putFunc, deleteTree func(ctx context.Context, dir string) error) func(b *testing.B, goroutines int) {
+func (s *bench) deleting(n int, put fillFunc, deleteTree func(ctx context.Context, dir string) error) func(b *testing.B, goroutines int) {
 	return func(b *testing.B, _ int) {
 		timed(b, 10, func() (time.Duration, error) {
 			dir := benchDir()
@@ -63,8 +69,9 @@ func (s *bench) deleting(n int, put putFunc, deleteTree func(ctx context.Context
 // its return, which leaves out what the put itself costs.
 func (s *bench) watching(n int) func(b *testing.B, goroutines int) {
 	return func(b *testing.B, _ int) {
+		b.StopTimer()
 		dir := benchDir()
-		keys := fill(b, s.put, dir, n)
+		keys := fill(b, fillWith(s.put), dir, n)
 		ctx, cancel := context.WithCancel(b.Context())
 		defer cancel()
 		ch, err := s.other.WatchTree(ctx, dir, nil)
@@ -72,7 +79,7 @@ func (s *bench) watching(n int) func(b *testing.B, goroutines int) {
 			b.Fatal(err)
 		}
 		<-ch
-		var after time.Duration
+		var after []time.Duration
 		ops := 0
 		timed(b, 200, func() (time.Duration, error) {
 			ops++
@@ -88,12 +95,12 @@ func (s *bench) watching(n int) func(b *testing.B, goroutines int) {
 					return 0, fmt.Errorf("the watch ended")
 				}
 				if i := slices.IndexFunc(got, func(p *pair) bool { return p.Key == key }); i >= 0 && string(got[i].Value) == value {
-					after += time.Since(put)
+					after = append(after, time.Since(put))
 					return time.Since(before), nil
 				}
 			}
 		})
-		b.ReportMetric(float64(after)/float64(ops), "after-put-ns/op")
+		b.ReportMetric(median(after), "after-put-ns/op")
 	}
 }
 
@@ -131,15 +138,25 @@ func (s *bench) handOver(newLock func(key string) (lock, unlock func(ctx context
 func benchDir() string { return fmt.Sprintf("bench-%016x", rand.Uint64()) }
 
 // fill puts so many keys below a directory, at two depths.
-func fill(b *testing.B, put putFunc, dir string, n int) []string {
+func fill(b *testing.B, put fillFunc, dir string, n int) []string {
 	keys := make([]string, n)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("%s/%02d/key-%05d", dir, i%16, i)
 	}
-	if err := concurrently(n, 64, func(i int) error { return put(b.Context(), keys[i], benchValue) }); err != nil {
+	if err := put(b.Context(), keys); err != nil {
 		b.Fatal(err)
 	}
 	return keys
+}
+
+// fillFunc puts keys, all of them the same value.
+type fillFunc = func(ctx context.Context, keys []string) error
+
+// fillWith fills by calls of put.
+func fillWith(put putFunc) fillFunc {
+	return func(ctx context.Context, keys []string) error {
+		return concurrently(len(keys), 64, func(i int) error { return put(ctx, keys[i], benchValue) })
+	}
 }
 
 // spread makes b.N calls by so many goroutines.
@@ -188,6 +205,11 @@ func timed(b *testing.B, limit int, f func() (time.Duration, error)) {
 		}
 		took[i] = d
 	}
+	b.ReportMetric(median(took), "ns/op")
+}
+
+// median returns the middle one, in nanoseconds.
+func median(took []time.Duration) float64 {
 	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2]), "ns/op")
+	return float64(took[len(took)/2])
 }

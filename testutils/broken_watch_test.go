@@ -6,6 +6,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/kvtools/valkeyrie"
 )
@@ -27,7 +28,7 @@ var watchDefects = []defect{
 	{"Watch misses one change", "Watch/sends what another store changes",
 		onStates(func(_ *valkeyrie.KVPair, n int) bool { return n != 3 })},
 	{"Watch keeps every state for an absent reader", "Watch/an absent reader blocks nobody and then gets few states, the last one last",
-		func(s kvstore) kvstore { return watching{kvstore: s, hoard: true} }},
+		func(s kvstore) kvstore { return hoarding{s} }},
 	{"Watch goes back to an older state", "Watch/states never go back",
 		func(s kvstore) kvstore { return watching{kvstore: s, goBack: true} }},
 	{"Watch outlives its context", "Watch/cancelling closes the channel while somebody reads",
@@ -65,7 +66,6 @@ type watching struct {
 	kvstore
 	keep    func(p *valkeyrie.KVPair, n int) bool // whether the n-th state is sent
 	refuse  bool                                  // Watch of a missing key
-	hoard   bool                                  // keeps all states
 	goBack  bool                                  // sends each state before the last again
 	outlive bool                                  // does not end with the context
 	silent  bool                                  // sends without looking at the context
@@ -88,11 +88,7 @@ func (s watching) Watch(ctx context.Context, key string, opts *valkeyrie.ReadOpt
 	if err != nil {
 		return nil, err
 	}
-	size := 0
-	if s.hoard {
-		size = 10_000
-	}
-	out := make(chan *valkeyrie.KVPair, size)
+	out := make(chan *valkeyrie.KVPair)
 	go s.pass(ctx, in, out)
 	return out, nil
 }
@@ -122,6 +118,42 @@ func (s watching) pass(ctx context.Context, in <-chan *valkeyrie.KVPair, out cha
 			}
 		}
 	}
+}
+
+// hoarding is a store that hands every put to every watch, without end.
+type hoarding struct{ kvstore }
+
+var hoard struct {
+	sync.Mutex
+	watches map[string][]chan *valkeyrie.KVPair
+}
+
+func (s hoarding) Watch(ctx context.Context, key string, _ *valkeyrie.ReadOptions) (<-chan *valkeyrie.KVPair, error) {
+	hoard.Lock()
+	defer hoard.Unlock()
+	ch := make(chan *valkeyrie.KVPair, 10_000)
+	ch <- &valkeyrie.KVPair{Key: key}
+	if hoard.watches == nil {
+		hoard.watches = make(map[string][]chan *valkeyrie.KVPair)
+	}
+	hoard.watches[key] = append(hoard.watches[key], ch)
+	return ch, nil
+}
+
+func (s hoarding) Put(ctx context.Context, key string, value []byte, opts *valkeyrie.WriteOptions) error {
+	hoard.Lock()
+	defer hoard.Unlock()
+	if err := s.kvstore.Put(ctx, key, value, opts); err != nil {
+		return err
+	}
+	for _, ch := range hoard.watches[key] {
+		p, err := s.Get(ctx, key, nil)
+		if err != nil {
+			return err
+		}
+		ch <- p
+	}
+	return nil
 }
 
 // trees is a store whose WatchTree changes each snapshot; without a function it

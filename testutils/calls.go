@@ -162,13 +162,13 @@ func (e *env) refused(err error, op, key string, want error) {
 	e.Helper()
 	require.Error(e, err, "%s %q must fail with: %v", op, key, want)
 	require.ErrorIs(e, err, want, "%s %q", op, key)
-	oe, ok := err.(*valkeyrie.OpError) //nolint:errorlint // the contract: every error *is* one
+	oe, ok := err.(*valkeyrie.OpError) // not errors.As: every error is one
 	require.True(e, ok, "%s %q: every error is an *OpError, this is a %T: %v", op, key, err, err)
 	require.Equal(e, op, oe.Op, "OpError.Op of %v", err)
 	require.Equal(e, e.h.Backend, oe.Backend, "OpError.Backend of %v", err)
 	require.Equal(e, key, oe.Key, "OpError.Key is the key as the caller gave it")
 	for _, other := range causes {
-		if other != want { //nolint:errorlint // sentinels
+		if other != want {
 			require.NotErrorIs(e, err, other, "%s %q failed for two reasons at once", op, key)
 		}
 	}

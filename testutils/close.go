@@ -245,7 +245,7 @@ func closeOthers(e *env) {
 	require.NoError(e, err)
 	require.Equal(e, "by the first", string(receive(e, watch, "state").Value))
 	require.NoError(e, second.Put(e.ctx, e.key("alive"), nil, &valkeyrie.WriteOptions{TTL: aliveTTL, KeepAlive: true}))
-	l, err := second.NewLock(e.ctx, lock, &valkeyrie.LockOptions{TTL: e.h.LockTTL})
+	l, err := second.NewLock(e.ctx, lock, &valkeyrie.LockOptions{TTL: max(aliveTTL, e.h.LockTTL)})
 	require.NoError(e, err)
 	lost, err := l.Lock(e.ctx)
 	require.NoError(e, err)

@@ -1,7 +1,6 @@
 package testutils
 
 import (
-	"context"
 	"strconv"
 	"strings"
 	"time"
@@ -37,118 +36,6 @@ var eventsChecks = []check{
 	{"closing the store ends it with ErrClosed", eventsEndWithStore},
 	{"an invalid key is refused", eventsInvalidKey},
 	{"the library's own keys never appear", eventsHideOwnKeys},
-}
-
-// yielded is what one step of a range over Events yields.
-type yielded struct {
-	valkeyrie.Event
-	err error
-}
-
-// String shows an event in messages.
-func (y yielded) String() string {
-	if y.err != nil {
-		return "error: " + y.err.Error()
-	}
-	return y.Type.String() + " " + show(y.Pair)
-}
-
-// eventsOn ranges over Events and hands each event on, unbuffered, so that the
-// check is the reader. The channel is closed after the loop ended by itself.
-func (e *env) eventsOn(ctx context.Context, kv kvstore, key string, opts *valkeyrie.WatchOptions) <-chan yielded {
-	ch := make(chan yielded)
-	reader, stop := e.cancellable()
-	e.Cleanup(stop)
-	go func() {
-		defer close(ch)
-		for ev, err := range kv.Events(ctx, key, opts) {
-			select {
-			case ch <- yielded{ev, err}:
-			case <-reader.Done():
-				return
-			}
-		}
-	}()
-	return ch
-}
-
-// eventsOf follows one key, eventsOfTree a directory, for as long as the check.
-func (e *env) eventsOf(key string) <-chan yielded { return e.eventsOn(e.ctx, e.kv, key, nil) }
-
-func (e *env) eventsOfTree(dir string) <-chan yielded {
-	return e.eventsOn(e.ctx, e.kv, dir, &valkeyrie.WatchOptions{Tree: true})
-}
-
-// next receives an event of the given type.
-func (e *env) next(ch <-chan yielded, want valkeyrie.EventType, what string) *pair {
-	e.Helper()
-	got := receive(e, ch, what)
-	require.NoError(e, got.err, what)
-	require.Equal(e, want.String(), got.Type.String(), "%s: got %s", what, got)
-	if want == valkeyrie.Synced {
-		require.Nil(e, got.Pair, "Synced has no pair")
-		return nil
-	}
-	require.NotNil(e, got.Pair, what)
-	if want == valkeyrie.Delete {
-		require.True(e, got.Pair.Value == nil, "a Delete has no value, got %s", got)
-	}
-	return got.Pair
-}
-
-// nextPut receives a Put and checks that it is what Get returns.
-func (e *env) nextPut(ch <-chan yielded, key, what string) *pair {
-	e.Helper()
-	got := e.next(ch, valkeyrie.Put, what)
-	requireSamePair(e, e.get(key), got)
-	return got
-}
-
-// replica is the state that the events so far add up to.
-type replica struct {
-	state  map[string]*pair
-	synced int
-}
-
-// apply applies an event and checks that it makes sense.
-func (r *replica) apply(e *env, y yielded) {
-	e.Helper()
-	require.NoError(e, y.err)
-	if r.state == nil {
-		r.state = make(map[string]*pair)
-	}
-	switch y.Type {
-	case valkeyrie.Put:
-		old := r.state[y.Pair.Key]
-		require.True(e, old == nil || old.LastIndex != y.Pair.LastIndex, "the same Put twice: %s", y)
-		r.state[y.Pair.Key] = y.Pair
-	case valkeyrie.Delete:
-		// A put that was merged with the deletion after it shows as the deletion
-		// alone, so the key may be one that no event has named.
-		require.Positive(e, r.synced, "Delete before Synced: %s", y)
-		require.True(e, y.Pair.LastIndex != 0, "a Delete has the last revision seen: %s", y)
-		require.True(e, y.Pair.Value == nil, "a Delete has no value, got %s", y)
-		delete(r.state, y.Pair.Key)
-	case valkeyrie.Synced:
-		r.synced++
-		require.Equal(e, 1, r.synced, "Synced comes once")
-		require.Nil(e, y.Pair)
-	default:
-		require.FailNow(e, "unknown event", y.String())
-	}
-}
-
-// is tells whether the replica holds just these pairs.
-func (r *replica) is(want []*pair) bool {
-	if r.synced == 0 || len(want) != len(r.state) {
-		return false
-	}
-	for _, p := range want {
-		if got := r.state[p.Key]; got == nil || got.LastIndex != p.LastIndex || string(got.Value) != string(p.Value) {
-			return false
-		}
-	}
-	return true
 }
 
 func eventsStart(e *env) {

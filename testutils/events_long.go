@@ -2,7 +2,6 @@ package testutils
 
 import (
 	"context"
-	"strconv"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -121,94 +120,6 @@ func eventsBelongToReceiver(e *env) {
 	require.NoError(e, e.kv.Delete(e.ctx, key))
 	requireGone(e, key, last.LastIndex, e.next(spoiled, valkeyrie.Delete, "the deletion"))
 	requireGone(e, key, last.LastIndex, e.next(clean, valkeyrie.Delete, "the deletion"))
-}
-
-// eventsReplay opens ranges while a writer is at work, so that changes fall
-// between the snapshot and what follows it.
-func eventsReplay(e *env) {
-	dir, other := e.key("d"), e.open(nil)
-	stop := e.hammer(other, treeKeys(dir)...)
-	var chans []<-chan yielded
-	var replicas []*replica
-	for i := range 20 {
-		kv := e.kv
-		if i%2 == 1 {
-			kv = other
-		}
-		ch, r := e.eventsOn(e.ctx, kv, dir, &valkeyrie.WatchOptions{Tree: true}), &replica{}
-		until(e, ch, "Synced", func(y yielded) bool {
-			r.apply(e, y)
-			return r.synced > 0
-		})
-		chans, replicas = append(chans, ch), append(replicas, r)
-	}
-	stop()
-	want := e.snapshot(e.kv, dir)
-	for i, ch := range chans {
-		for !replicas[i].is(want) {
-			replicas[i].apply(e, receive(e, ch, "the events that lead to the last state "+show(want)))
-		}
-	}
-	quiet(e, merge(e, chans), "yielded after the last state")
-}
-
-func eventsNeverGoBack(e *env) {
-	dir, other := e.key("d"), e.open(nil)
-	ch := e.eventsOfTree(dir)
-	stop := e.hammer(other, treeKeys(dir)...)
-	seen, r := growing{}, &replica{}
-	end := time.Now().Add(time.Second)
-	for i := 0; i < 200 || time.Now().Before(end); i++ {
-		y := receive(e, ch, "an event")
-		r.apply(e, y)
-		if y.Type == valkeyrie.Put {
-			seen.check(e, []*pair{y.Pair})
-		}
-	}
-	stop()
-}
-
-func eventsSlowReader(e *env) {
-	dir, keys := e.key("d"), treeKeys(e.key("d"))
-	ch := e.eventsOfTree(dir)
-	e.next(ch, valkeyrie.Synced, "Synced")
-	wait := e.start(1, func(int) error {
-		for i := range 500 {
-			if err := e.kv.Put(e.ctx, keys[i%len(keys)], []byte(strconv.Itoa(i)), nil); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	seen, r := growing{}, &replica{synced: 1}
-	until(e, ch, "the last state of every key", func(y yielded) bool {
-		r.apply(e, y)
-		seen.check(e, []*pair{y.Pair})
-		time.Sleep(2 * time.Millisecond) // the reader is slower than the writer
-		for i := 500 - len(keys); i < 500; i++ {
-			if seen[keys[i%len(keys)]] != i {
-				return false
-			}
-		}
-		return true
-	})
-	wait()
-	require.True(e, r.is(e.snapshot(e.kv, dir)))
-	quiet(e, ch, "yielded after the last state")
-}
-
-func eventsAbsentReader(e *env) {
-	dir := e.key("d")
-	ch := e.eventsOfTree(dir)
-	e.next(ch, valkeyrie.Synced, "Synced")
-	e.flood(e.kv, 5000, treeKeys(dir)...)
-	want, events, r := e.snapshot(e.kv, dir), 0, &replica{synced: 1}
-	until(e, ch, "the last state", func(y yielded) bool {
-		events++
-		r.apply(e, y)
-		return r.is(want)
-	})
-	require.LessOrEqual(e, events, stored, "events were kept for a reader who was away instead of merged")
 }
 
 func eventsBreak(e *env) {

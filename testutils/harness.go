@@ -67,6 +67,9 @@ type Harness struct {
 	// Baseline opens the backend's own client for Benchmark, which puts the same
 	// load on it as on the store. Default: no baseline, so no ratios.
 	Baseline func(b testing.TB) Native
+
+	// Faults is what RunFaults needs; nil for a backend without a server.
+	Faults *Faults
 }
 
 // withDefaults fills in what is not set.

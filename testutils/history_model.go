@@ -140,7 +140,7 @@ var keyModel = porcupine.Model{
 // step tells whether the call may have had its answer with the key in this
 // state, and what state it left.
 func (o operation) step(state string) (legal bool, after string) {
-	want, after := o.apply(state)
+	after, want := o.apply(state)
 	switch {
 	case o.mayHaveApplied():
 		return true, after // a condition that does not hold leaves the state as it is
@@ -152,36 +152,36 @@ func (o operation) step(state string) (legal bool, after string) {
 	return errors.Is(o.err, want), state
 }
 
-// apply is the contract of each call: the error that it must return, and the
-// state after it.
-func (o operation) apply(state string) (want error, after string) {
+// apply is the contract of each call: the state after it, and the error that it
+// must return.
+func (o operation) apply(state string) (after string, want error) {
 	absent := state == ""
 	switch o.kind {
 	case opGet:
 		if absent {
-			return valkeyrie.ErrKeyNotFound, state
+			return state, valkeyrie.ErrKeyNotFound
 		}
-		return nil, state
+		return state, nil
 	case opPut:
-		return nil, o.value
+		return o.value, nil
 	case opCreate:
 		if !absent {
-			return valkeyrie.ErrKeyExists, state
+			return state, valkeyrie.ErrKeyExists
 		}
-		return nil, o.value
+		return o.value, nil
 	case opDelete:
 		if absent {
-			return valkeyrie.ErrKeyNotFound, state
+			return state, valkeyrie.ErrKeyNotFound
 		}
-		return nil, ""
+		return "", nil
 	}
 	switch { // a conditional write
 	case absent:
-		return valkeyrie.ErrKeyNotFound, state
+		return state, valkeyrie.ErrKeyNotFound
 	case state != o.prev:
-		return valkeyrie.ErrKeyModified, state
+		return state, valkeyrie.ErrKeyModified
 	case o.kind == opAtomicDelete:
-		return nil, ""
+		return "", nil
 	}
-	return nil, o.value
+	return o.value, nil
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/kvtools/valkeyrie"
 )
 
-// keyChecks are the sentences about keys; oddkeys.go and prefix.go hold the
-// functions of the later ones.
+// keyChecks are the sentences about keys; directories.go, oddkeys.go and prefix.go
+// hold the functions of the later ones.
 var keyChecks = []check{
 	{"leading, trailing and doubled slashes mean nothing, for every read and write", keysNormaliseCalls},
 	{"leading, trailing and doubled slashes mean nothing, for directories", keysNormaliseDirectories},
@@ -24,7 +24,7 @@ var keyChecks = []check{
 	{"odd characters come back as they went in, from watches and locks", keysOddLasting},
 	{"glob characters match nothing but themselves", keysGlob},
 	{"keys that differ in case or in normal form of Unicode are different keys", keysExact},
-	{"foo has foo/a below it, never foobar/a", keysSiblings},
+	{"a directory ends at a slash: siblings that begin alike are not below it", keysSiblings},
 	{"a key may hold a value and have keys below it", keysParents},
 	{"a directory that was never put is not a key", keysImplied},
 	{"a directory is gone with its last key", keysImpliedGone},

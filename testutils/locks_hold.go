@@ -2,7 +2,6 @@ package testutils
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -282,38 +281,4 @@ func lockPrefix(e *env) {
 	e.mustBeHeld(inside, "lock")
 	require.NoError(e, l.Unlock(e.ctx))
 	e.mustBeFree(e.kv, e.key("app/lock"))
-}
-
-// lockCloseWhileHeld uses the default TTL, so that only Close can have freed it.
-func lockCloseWhileHeld(e *env) {
-	key, other := e.key("lock"), e.open(nil)
-	l := e.locker(other, key, nil)
-	lost := e.mustLock(l)
-	wait := e.lockLater(e.ctx, e.locker(e.kv, key, nil))
-	require.NoError(e, other.Close())
-	closes(e, lost, soon, "lost after Close")
-	require.Zero(e, l.Token())
-	a := receive(e, wait, "a waiter's turn after Close")
-	require.NoError(e, a.err)
-	err := l.Unlock(e.ctx)
-	require.True(e, errors.Is(err, valkeyrie.ErrClosed) || errors.Is(err, valkeyrie.ErrLockNotHeld), "Unlock after Close: %v", err)
-	e.stillHeld(a.lost, "the Locker of a closed store called Unlock")
-}
-
-func lockCloseWhileWaiting(e *env) {
-	key, other := e.key("lock"), e.open(nil)
-	l := e.locker(e.kv, key, nil)
-	e.mustLock(l)
-	waiting := e.locker(other, key, nil)
-	wait := e.lockLater(e.ctx, waiting)
-	before := time.Now()
-	require.NoError(e, other.Close())
-	e.refused(receive(e, wait, "the end of the wait").err, "Lock", key, valkeyrie.ErrClosed)
-	require.Less(e, time.Since(before), soon)
-	_, err := waiting.TryLock(e.ctx)
-	e.refused(err, "TryLock", key, valkeyrie.ErrClosed)
-	_, err = waiting.Lock(e.ctx)
-	e.refused(err, "Lock", key, valkeyrie.ErrClosed)
-	require.NoError(e, l.Unlock(e.ctx))
-	e.mustBeFree(e.kv, key)
 }

@@ -1,6 +1,7 @@
 package testutils
 
 import (
+	"errors"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -139,5 +140,39 @@ func lockHandOverAfterDelete(e *env) {
 	e.stillHeld(a.lost, "the Locker that lost the lock called Unlock")
 	e.mustBeHeld(e.kv, key)
 	require.NoError(e, waiting.Unlock(e.ctx))
+	e.mustBeFree(e.kv, key)
+}
+
+// lockCloseWhileHeld uses the default TTL, so that only Close can have freed it.
+func lockCloseWhileHeld(e *env) {
+	key, other := e.key("lock"), e.open(nil)
+	l := e.locker(other, key, nil)
+	lost := e.mustLock(l)
+	wait := e.lockLater(e.ctx, e.locker(e.kv, key, nil))
+	require.NoError(e, other.Close())
+	closes(e, lost, soon, "lost after Close")
+	require.Zero(e, l.Token())
+	a := receive(e, wait, "a waiter's turn after Close")
+	require.NoError(e, a.err)
+	err := l.Unlock(e.ctx)
+	require.True(e, errors.Is(err, valkeyrie.ErrClosed) || errors.Is(err, valkeyrie.ErrLockNotHeld), "Unlock after Close: %v", err)
+	e.stillHeld(a.lost, "the Locker of a closed store called Unlock")
+}
+
+func lockCloseWhileWaiting(e *env) {
+	key, other := e.key("lock"), e.open(nil)
+	l := e.locker(e.kv, key, nil)
+	e.mustLock(l)
+	waiting := e.locker(other, key, nil)
+	wait := e.lockLater(e.ctx, waiting)
+	before := time.Now()
+	require.NoError(e, other.Close())
+	e.refused(receive(e, wait, "the end of the wait").err, "Lock", key, valkeyrie.ErrClosed)
+	require.Less(e, time.Since(before), soon)
+	_, err := waiting.TryLock(e.ctx)
+	e.refused(err, "TryLock", key, valkeyrie.ErrClosed)
+	_, err = waiting.Lock(e.ctx)
+	e.refused(err, "Lock", key, valkeyrie.ErrClosed)
+	require.NoError(e, l.Unlock(e.ctx))
 	e.mustBeFree(e.kv, key)
 }

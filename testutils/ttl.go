@@ -10,8 +10,8 @@ import (
 	"github.com/kvtools/valkeyrie"
 )
 
-// ttlChecks are the sentences about expiry; keepalive.go holds the functions of
-// the later ones.
+// ttlChecks are the sentences about expiry; ttl_writes.go and keepalive.go
+// hold the functions of the later ones.
 var ttlChecks = []check{
 	{"a key is there for at least its TTL, and gone from every read a second later", ttlExpires},
 	{"a TTL is never truncated to zero nor so long that it overflows", ttlExtremes},
@@ -194,8 +194,11 @@ func ttlCreateOverExpired(e *env) {
 		for i, s := range stores { // the one that wrote it, and one that did not
 			key := e.key(fmt.Sprint(ttl, "-", i))
 			keys = append(keys, key)
-			m := e.putMortal(e.kv, key, ttl)
-			old := e.get(key)
+			var old *pair
+			m := e.mortal(key, ttl, func(o *valkeyrie.WriteOptions) (err error) {
+				_, old, err = e.kv.AtomicPut(e.ctx, key, []byte("old"), nil, o)
+				return err
+			})
 			for created := false; !created; {
 				start := time.Now()
 				_, p, err := s.AtomicPut(e.ctx, key, []byte("new"), nil, nil)
@@ -239,8 +242,10 @@ func ttlGoneForWrites(e *env) {
 			if op == "DeleteTree" {
 				k += "/below"
 			}
-			last = e.putMortal(e.kv, k, ttl).gone
-			old[k] = e.get(k)
+			last = e.mortal(k, ttl, func(o *valkeyrie.WriteOptions) (err error) {
+				_, old[k], err = e.kv.AtomicPut(e.ctx, k, []byte("old"), nil, o)
+				return err
+			}).gone
 		}
 	}
 	time.Sleep(time.Until(last))
@@ -255,8 +260,8 @@ func ttlGoneForWrites(e *env) {
 func ttlRevisions(e *env) {
 	key := e.key("k")
 	all := seen{}
-	for round := range 5 {
-		require.NoError(e, e.kv.Put(e.ctx, key, []byte("same"), &valkeyrie.WriteOptions{TTL: 400 * time.Millisecond}))
+	for round := range 3 {
+		require.NoError(e, e.kv.Put(e.ctx, key, []byte("same"), &valkeyrie.WriteOptions{TTL: time.Second}))
 		p, err := e.kv.Get(e.ctx, key, nil)
 		require.NoError(e, err)
 		all.add(e, p.LastIndex, fmt.Sprint("Put ", round))

@@ -27,7 +27,7 @@ func (e *env) overwrites() map[string]func(key string, o *valkeyrie.WriteOptions
 }
 
 func ttlCleared(e *env) {
-	const ttl = 700 * time.Millisecond
+	const ttl = 1500 * time.Millisecond
 	var keys []string
 	for how, write := range e.overwrites() {
 		for i, none := range []*valkeyrie.WriteOptions{nil, {}} {
@@ -37,7 +37,7 @@ func ttlCleared(e *env) {
 			keys = append(keys, key)
 		}
 	}
-	e.stay(e.open(nil), ttl+1500*time.Millisecond, keys...)
+	e.stay(e.open(nil), ttl+time.Second, keys...)
 	require.Equal(e, sorted(keys), e.list(e.kv, e.dir))
 }
 
@@ -46,9 +46,9 @@ func ttlRestarted(e *env) {
 	var all []*mortal
 	for how, write := range e.overwrites() {
 		for name, ttls := range map[string][2]time.Duration{
-			"longer":    {700 * time.Millisecond, 2500 * time.Millisecond},
+			"longer":    {1500 * time.Millisecond, 3 * time.Second},
 			"shorter":   {time.Minute, 500 * time.Millisecond},
-			"same":      {time.Second, time.Second},
+			"same":      {1500 * time.Millisecond, 1500 * time.Millisecond},
 			"permanent": {0, 600 * time.Millisecond},
 		} {
 			key := e.key(how + " " + name)
@@ -73,7 +73,7 @@ func ttlRestarted(e *env) {
 }
 
 func ttlDeleted(e *env) {
-	const ttl = 600 * time.Millisecond
+	const ttl = 1500 * time.Millisecond
 	other := e.open(nil)
 	var permanent []string
 	var mortals []*mortal
@@ -96,7 +96,7 @@ func ttlDeleted(e *env) {
 			key = e.key(name + "/" + how + "-longer/k")
 			require.NoError(e, e.kv.Put(e.ctx, key, []byte("v"), &valkeyrie.WriteOptions{TTL: ttl}))
 			require.NoError(e, remove(key))
-			mortals = append(mortals, e.putMortal(s, key, 4*ttl))
+			mortals = append(mortals, e.putMortal(s, key, 2*ttl))
 		}
 	}
 	e.expire([]kvstore{e.kv, other}, mortals...)
@@ -104,12 +104,12 @@ func ttlDeleted(e *env) {
 }
 
 func ttlRefused(e *env) {
-	const ttl = 800 * time.Millisecond
+	const ttl = 3 * time.Second // long enough for all of the calls
 	permanent, key := e.key("permanent"), e.key("k")
 	e.put(permanent, "v")
 	m := e.putMortal(e.kv, key, ttl)
 	stale := &pair{LastIndex: e.get(key).LastIndex + 1}
-	for _, opts := range []*valkeyrie.WriteOptions{nil, {TTL: time.Minute}, {TTL: 50 * time.Millisecond}, {TTL: 50 * time.Millisecond, KeepAlive: true}} {
+	for _, opts := range []*valkeyrie.WriteOptions{nil, {TTL: time.Minute}, {TTL: 50 * time.Millisecond}, {TTL: time.Second, KeepAlive: true}} {
 		for _, k := range []string{key, permanent} {
 			_, _, err := e.kv.AtomicPut(e.ctx, k, nil, nil, opts)
 			e.refused(err, "AtomicPut", k, valkeyrie.ErrKeyExists)
@@ -138,7 +138,7 @@ func ttlParents(e *env) {
 		return err
 	})
 	require.NoError(e, other.Put(e.ctx, e.key("created/child"), nil, nil))
-	require.NoError(e, e.kv.Put(e.ctx, e.key("alive"), nil, &valkeyrie.WriteOptions{TTL: ttl, KeepAlive: true}))
+	require.NoError(e, e.kv.Put(e.ctx, e.key("alive"), nil, &valkeyrie.WriteOptions{TTL: aliveTTL, KeepAlive: true}))
 	require.NoError(e, other.Put(e.ctx, e.key("alive/child"), nil, nil))
 	both := e.putMortal(e.kv, e.key("both"), ttl)
 	child := e.putMortal(other, e.key("both/child"), ttl*2)

@@ -28,9 +28,9 @@ func main() {
 	}
 }
 
-// line is a result of "go test -bench": the load, the side, the number of the
-// repetition and of processors, the number of calls, the figures.
-var line = regexp.MustCompile(`^Benchmark[^/\s]*/(\S+)/(store|native)(?:#\d+)?(?:-\d+)?\s+\d+\s+(.*)$`)
+// line is a result of "go test -bench": the benchmark, the load, the side, the
+// number of the repetition and of processors, the number of calls, the figures.
+var line = regexp.MustCompile(`^Benchmark([^/\s]*)/(\S+)/(store|native)(?:#\d+)?(?:-\d+)?\s+\d+\s+(.*)$`)
 
 // sides are the figures of one load in nanoseconds.
 type sides struct {
@@ -75,7 +75,7 @@ func read(in io.Reader) (loads []*sides, failed string, err error) {
 	for scanner.Scan() {
 		text := scanner.Text()
 		if p, ok := strings.CutPrefix(text, "pkg: "); ok {
-			pkg = p[strings.LastIndex(p, "/")+1:] + " "
+			pkg = p[strings.LastIndex(p, "/")+1:] + "."
 		}
 		if failed == "" && (strings.HasPrefix(text, "FAIL") || strings.Contains(text, "--- FAIL")) {
 			failed = text
@@ -84,35 +84,46 @@ func read(in io.Reader) (loads []*sides, failed string, err error) {
 		if m == nil {
 			continue
 		}
-		ns, ok := nanoseconds(m[3])
-		if !ok {
-			continue
-		}
-		l := byName[pkg+m[1]]
-		if l == nil {
-			l = &sides{name: pkg + m[1]}
-			byName[l.name] = l
-			loads = append(loads, l)
-		}
-		if m[2] == "store" {
-			l.store = append(l.store, ns)
-		} else {
-			l.native = append(l.native, ns)
+		for _, f := range figures(m[4]) {
+			name := pkg + m[1] + " " + m[2] + f.what
+			l := byName[name]
+			if l == nil {
+				l = &sides{name: name}
+				byName[name] = l
+				loads = append(loads, l)
+			}
+			if m[3] == "store" {
+				l.store = append(l.store, f.ns)
+			} else {
+				l.native = append(l.native, f.ns)
+			}
 		}
 	}
 	return loads, failed, scanner.Err()
 }
 
-// nanoseconds finds the ns/op among the pairs of figure and unit.
-func nanoseconds(figures string) (float64, bool) {
-	fields := strings.Fields(figures)
+// figure is a time; what is empty for that of a call, and otherwise names it.
+type figure struct {
+	what string
+	ns   float64
+}
+
+// figures finds the times among the pairs of figure and unit: "ns/op", and what
+// a benchmark reports besides, such as "after-put-ns/op".
+func figures(text string) (found []figure) {
+	fields := strings.Fields(text)
 	for i := 1; i < len(fields); i += 2 {
-		if fields[i] == "ns/op" {
-			ns, err := strconv.ParseFloat(fields[i-1], 64)
-			return ns, err == nil
+		what, ok := strings.CutSuffix(fields[i], "ns/op")
+		ns, err := strconv.ParseFloat(fields[i-1], 64)
+		if !ok || err != nil {
+			continue
 		}
+		if what != "" {
+			what = " " + strings.TrimSuffix(what, "-")
+		}
+		found = append(found, figure{what, ns})
 	}
-	return 0, false
+	return found
 }
 
 // median returns the middle figure, 0 when there is none.

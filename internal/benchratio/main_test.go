@@ -23,9 +23,10 @@ func TestRatioIsThatOfMedians(t *testing.T) {
 	var out strings.Builder
 	require.NoError(t, run(strings.NewReader(output), &out))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	require.Len(t, lines, 3)
-	require.Equal(t, []string{"boltdb", "Get/goroutines=1", "2µs", "2µs", "1.00"}, strings.Fields(lines[1]))
-	require.Equal(t, []string{"boltdb", "WatchTree2000/goroutines=1", "1.5ms", "-", "-"}, strings.Fields(lines[2]))
+	require.Len(t, lines, 4)
+	require.Equal(t, []string{"boltdb.BoltDB", "Get/goroutines=1", "2µs", "2µs", "1.00"}, strings.Fields(lines[1]))
+	require.Equal(t, []string{"boltdb.BoltDB", "WatchTree2000/goroutines=1", "1.5ms", "-", "-"}, strings.Fields(lines[3]))
+	require.Equal(t, []string{"boltdb.BoltDB", "WatchTree2000/goroutines=1", "after-put", "500.0ns", "-", "-"}, strings.Fields(lines[2]))
 }
 
 func TestFailedBenchmarksAreAnError(t *testing.T) {

@@ -1,0 +1,338 @@
+package testutils
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/faultproxy"
+)
+
+var lockFaults = []faultCheck{
+	{"locks exclude, and their tokens grow, whatever the network and the server do", true, locksOfFaults},
+	{"a hold goes on or is lost when the server restarts, and the lock works after it", true, lockOverRestart},
+	{"a waiter outlives a restart of the server", true, waiterOverRestart},
+	{"a holder who is cut off has lost the lock before another gets it", false, lockOfCutOffHolder},
+	{"a waiter who was cut off gets the lock when the network is back", false, waiterCutOff},
+	{"a holder who was stopped has lost the lock, and its token is refused", false, lockOfStoppedHolder},
+}
+
+// holders is who holds a lock, as its clients see it: everybody enters with what
+// Lock returned, and leaves before Unlock.
+type holders struct {
+	mu    sync.Mutex
+	in    map[valkeyrie.Locker]<-chan struct{}
+	token uint64 // of the last acquisition
+	count int
+}
+
+// enter is an error when somebody else holds the lock still, or when the token
+// does not tell the later acquisition from the earlier.
+func (h *holders) enter(l valkeyrie.Locker, lost <-chan struct{}) error {
+	token := l.Token()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if isLost(lost) {
+		return nil // before it could do anything
+	}
+	for other, held := range h.in {
+		if !isLost(held) {
+			return fmt.Errorf("two holders at a time: the lock was acquired with token %d while the hold with token %d was not lost", token, other.Token())
+		}
+	}
+	if token <= h.token && !isLost(lost) {
+		return fmt.Errorf("token %d was given out after token %d", token, h.token)
+	}
+	if h.in == nil {
+		h.in = make(map[valkeyrie.Locker]<-chan struct{})
+	}
+	h.in[l], h.token = lost, max(token, h.token)
+	h.count++
+	return nil
+}
+
+func (h *holders) leave(l valkeyrie.Locker) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.in, l)
+}
+
+func isLost(lost <-chan struct{}) bool {
+	select {
+	case <-lost:
+		return true
+	default:
+		return false
+	}
+}
+
+func lockOfCutOffHolder(r *rig) {
+	for _, o := range outages {
+		r.sub(o.name, func(r *rig) {
+			p, key := r.proxy(), r.key("lock")
+			s := r.through(p, nil)
+			old := r.locker(s, key, &valkeyrie.LockOptions{TTL: r.h.LockTTL, Value: []byte("same")})
+			next := r.locker(r.kv, key, &valkeyrie.LockOptions{TTL: r.h.LockTTL, Value: []byte("same")})
+			var g holders
+			lost := r.mustLock(old)
+			require.NoError(r, g.enter(old, lost))
+			token := old.Token()
+			// Not right after Lock, but at any time between two renewals.
+			pauseFor(r.ctx, 0, r.h.LockTTL)
+			r.stillHeld(lost, "the network was whole")
+			o.begin(p)
+			lostAt := make(chan time.Time, 1)
+			go func() {
+				<-lost
+				lostAt <- time.Now()
+			}()
+			ctx, cancel := context.WithTimeout(r.ctx, 2*r.h.LockTTL+r.h.CrashBound+soon)
+			defer cancel()
+			held, err := next.Lock(ctx)
+			at := time.Now()
+			require.NoError(r, err, "the hold of a client that is cut off must end")
+			require.NoError(r, g.enter(next, held))
+			before := at.Sub(receive(r.env, lostAt, "lost"))
+			require.Greater(r, next.Token(), token)
+			r.Logf("lost %v before another got it", before)
+
+			require.NoError(r, p.Pass())
+			r.refused(old.Unlock(r.ctx), "Unlock", key, valkeyrie.ErrLockNotHeld)
+			r.recovers(s)
+			r.heldFor(held, key, time.Second)
+			require.NoError(r, next.Unlock(r.ctx))
+			r.mustLock(old)
+			require.Greater(r, old.Token(), g.token)
+			require.NoError(r, old.Unlock(r.ctx))
+		})
+	}
+}
+
+func waiterCutOff(r *rig) {
+	for _, o := range outages {
+		r.sub(o.name, func(r *rig) {
+			p, key := r.proxy(), r.key("lock")
+			first := r.locker(r.kv, key, nil)
+			second := r.locker(r.through(p, nil), key, &valkeyrie.LockOptions{TTL: r.h.LockTTL})
+			lost := r.mustLock(first)
+			wait := r.lockLater(r.ctx, second)
+			o.begin(p)
+			// Longer than the waiter's own TTL: its place in a line may be lost.
+			quietFor(r, wait, r.h.LockTTL+r.h.CrashBound+time.Second)
+			r.Logf("%v pass", time.Now())
+			require.NoError(r, p.Pass())
+			r.stillHeld(lost, "another's network failed")
+			token := first.Token()
+			require.NoError(r, first.Unlock(r.ctx))
+			r.Logf("%v unlocked", time.Now())
+			a := receive(r.env, wait, "the lock")
+			r.Logf("%v locked at %v", time.Now(), a.at)
+			require.NoError(r, a.err)
+			require.Greater(r, second.Token(), token)
+			require.NoError(r, second.Unlock(r.ctx))
+			r.becomesFree(r.kv, key)
+		})
+	}
+}
+
+// quietFor fails when Lock returns within the time.
+func quietFor(r *rig, wait <-chan acquired, d time.Duration) {
+	r.Helper()
+	select {
+	case a := <-wait:
+		require.FailNow(r, "Lock returned although another holds the lock", "%v", a.err)
+	case <-time.After(d):
+	}
+}
+
+// lockOverRestart has holds that are longer than the outage and shorter ones.
+func lockOverRestart(r *rig) {
+	for round, away := range []time.Duration{0, r.h.LockTTL + time.Second} {
+		var g holders
+		keys := map[string]time.Duration{r.key(fmt.Sprint("long", round)): time.Minute, r.key(fmt.Sprint("short", round)): r.h.LockTTL}
+		held := make(map[string]valkeyrie.Locker)
+		lost := make(map[string]<-chan struct{})
+		tokens := make(map[string]uint64)
+		for key, ttl := range keys {
+			held[key] = r.locker(r.kv, key, &valkeyrie.LockOptions{TTL: ttl})
+			lost[key] = r.mustLock(held[key])
+			tokens[key] = held[key].Token()
+		}
+		require.NoError(r, r.server.Kill())
+		if away > 0 {
+			begun := time.Now()
+			for key, ttl := range keys {
+				if ttl < away {
+					closes(r.env, lost[key], r.h.LockTTL, "lost of a hold whose server is away for longer than its TTL")
+				}
+			}
+			pauseFor(r.ctx, away-time.Since(begun), 0)
+		}
+		require.NoError(r, r.server.Restart())
+		r.recovers(r.kv)
+		other := r.open(nil)
+		for key := range keys {
+			l := r.locker(other, key, nil)
+			_, err := l.TryLock(r.ctx)
+			switch {
+			case err == nil: // so the hold is over
+				require.True(r, isLost(lost[key]), "two holders of %s", key)
+				require.Greater(r, l.Token(), tokens[key])
+				require.NoError(r, l.Unlock(r.ctx))
+			case !isLost(lost[key]):
+				require.ErrorIs(r, err, valkeyrie.ErrLockHeld)
+				require.Equal(r, tokens[key], held[key].Token())
+				r.heldFor(lost[key], key, time.Second)
+				require.NoError(r, held[key].Unlock(r.ctx))
+			}
+			ctx, cancel := context.WithTimeout(r.ctx, r.h.LockTTL+r.h.CrashBound+soon)
+			again, err := held[key].Lock(ctx)
+			cancel()
+			require.NoError(r, err, "the lock works after the restart")
+			require.NoError(r, g.enter(held[key], again))
+			require.Greater(r, held[key].Token(), tokens[key])
+			require.NoError(r, held[key].Unlock(r.ctx))
+			g = holders{}
+			r.mustBeFree(r.kv, key)
+		}
+	}
+}
+
+func waiterOverRestart(r *rig) {
+	key, p := r.key("lock"), r.proxy()
+	first := r.locker(r.kv, key, &valkeyrie.LockOptions{TTL: time.Minute})
+	lost := r.mustLock(first)
+	token := first.Token()
+	waiting := []valkeyrie.Locker{r.locker(r.open(nil), key, nil), r.locker(r.through(p, nil), key, nil)}
+	var waits []<-chan acquired
+	for _, l := range waiting {
+		waits = append(waits, r.lockLater(r.ctx, l))
+	}
+	for range 2 {
+		require.NoError(r, r.server.Kill())
+		pauseFor(r.ctx, 0, time.Second)
+		require.NoError(r, r.server.Restart())
+	}
+	r.recovers(r.kv)
+	if !isLost(lost) {
+		for _, wait := range waits {
+			quiet(r.env, wait, "the lock was given to a waiter while it was held")
+		}
+		require.NoError(r, unlock(r.ctx, first))
+	}
+	for range waits {
+		i, a := receiveFirst(r, waits)
+		require.NoError(r, a.err, "a waiter outlives a restart")
+		require.Greater(r, waiting[i].Token(), token)
+		token = waiting[i].Token()
+		require.NoError(r, waiting[i].Unlock(r.ctx))
+		waits[i] = nil
+	}
+	r.becomesFree(r.kv, key)
+}
+
+// receiveFirst waits for whoever of several gets the lock.
+func receiveFirst(r *rig, waits []<-chan acquired) (int, acquired) {
+	r.Helper()
+	end := time.Now().Add(2 * patience)
+	for time.Now().Before(end) {
+		for i, wait := range waits {
+			select {
+			case a := <-wait:
+				return i, a
+			default:
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	require.FailNow(r, "no waiter gets the lock after the restart")
+	panic("not reached")
+}
+
+// unlock ends a hold; that it was lost meanwhile is no error.
+func unlock(ctx context.Context, l valkeyrie.Locker) error {
+	err := l.Unlock(ctx)
+	if errors.Is(err, valkeyrie.ErrLockNotHeld) {
+		return nil
+	}
+	return err
+}
+
+// locksOfFaults has several clients contend while networks fail at random and
+// the server is killed twice.
+func locksOfFaults(r *rig) {
+	const length = 8 * time.Second
+	key := r.key("lock")
+	proxies := []*faultproxy.Proxy{r.proxy(), r.proxy()}
+	var lockers []valkeyrie.Locker
+	for i := range 6 {
+		s := r.kv
+		if i%3 < len(proxies) {
+			s = r.through(proxies[i%3], nil)
+		}
+		lockers = append(lockers, r.locker(s, key, &valkeyrie.LockOptions{TTL: r.h.LockTTL}))
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, length)
+	defer cancel()
+	var g holders
+	wait := r.start(len(lockers)+len(proxies), func(i int) error {
+		if i >= len(lockers) {
+			return disturb(ctx, proxies[i-len(lockers)])
+		}
+		for ctx.Err() == nil {
+			if err := g.turn(ctx, lockers[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range 2 {
+		pauseFor(ctx, length/4, length/3)
+		require.NoError(r, r.server.Kill())
+		pauseFor(ctx, 0, 300*time.Millisecond)
+		require.NoError(r, r.server.Restart())
+	}
+	wait()
+	r.recovers(r.kv)
+	last := r.locker(r.kv, key, nil)
+	ctx, cancel = context.WithTimeout(r.ctx, 2*r.h.LockTTL+r.h.CrashBound+patience)
+	defer cancel()
+	lost, err := last.Lock(ctx)
+	require.NoError(r, err)
+	require.NoError(r, g.enter(last, lost))
+	require.NoError(r, last.Unlock(r.ctx))
+	require.Greater(r, g.count, len(lockers), "too few acquisitions to prove anything")
+	r.Logf("%d acquisitions", g.count)
+}
+
+// turn takes the lock once, holds it for a moment or until it is lost, and gives
+// it back. That the server cannot be reached is no error here.
+func (h *holders) turn(ctx context.Context, l valkeyrie.Locker) error {
+	lost, err := l.Lock(ctx)
+	if err != nil {
+		var oe *valkeyrie.OpError
+		if !errors.As(err, &oe) {
+			return fmt.Errorf("not an *OpError: %w", err)
+		}
+		pauseFor(ctx, 5*time.Millisecond, 30*time.Millisecond)
+		return nil
+	}
+	if err := h.enter(l, lost); err != nil {
+		return err
+	}
+	select {
+	case <-lost:
+	case <-time.After(rand.N(100 * time.Millisecond)):
+	}
+	h.leave(l)
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = l.Unlock(release) // it expires otherwise
+	return nil
+}
