@@ -81,6 +81,10 @@ func (h *hold) run() {
 // errUnconfirmed: renewals were not confirmed in time.
 var errUnconfirmed = errors.New("no renewal was confirmed in time")
 
+// recheckPause is how long after a renewal that changed less than the watch shows
+// the hold is checked again.
+const recheckPause = 10 * time.Millisecond
+
 // renewal is the outcome of one Renew.
 type renewal struct {
 	sent instant
@@ -95,6 +99,7 @@ func (h *hold) keep(watch *watcher, renewals chan renewal) (renewing bool, why e
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var pause backoff
+	told := false // the watch had news while a renewal was on its way
 	for {
 		now := h.s.clock()
 		left := h.ttl - margin(h.ttl) - now.since(h.sent)
@@ -119,7 +124,7 @@ func (h *hold) keep(watch *watcher, renewals chan renewal) (renewing bool, why e
 		case <-h.ctx.Done():
 			return renewing, nil
 		case <-watch.ready:
-			if !renewing && h.changed(watch) {
+			if told = renewing; !told && h.changed(watch) {
 				due = now.mono
 			}
 		case r := <-renewals:
@@ -134,8 +139,10 @@ func (h *hold) keep(watch *watcher, renewals chan renewal) (renewing bool, why e
 			h.sent = r.sent
 			pause.reset()
 			due = r.sent.mono.Add(h.ttl / renewalsPerTTL)
-			if h.changed(watch) { // after the renewal was answered
-				due = r.sent.mono
+			if told && h.changed(watch) {
+				// The news may be the renewal's own, on a server where it changes
+				// the revision: without a pause the two could chase each other.
+				due = h.s.clock().mono.Add(recheckPause)
 			}
 		}
 	}

@@ -195,6 +195,42 @@ func TestAChangeOfTheKeyIsCheckedAtOnce(t *testing.T) {
 	}
 }
 
+func TestRenewalsThatChangeTheRevisionDoNotChaseTheWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &scriptedHold{token: 7, revision: 1}
+		news := make(chan uint64, 100)
+		var renewals atomic.Int64
+		h.renew = func(context.Context) error {
+			renewals.Add(1)
+			time.Sleep(3 * time.Millisecond)
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.revision++
+			news <- h.revision
+			return nil
+		}
+		d := &scripted{watch: func(ctx context.Context, _ WatchRequest, sink Sink) error {
+			snapshot(sink, pair("l", "", 1))
+			for {
+				select {
+				case revision := <-news:
+					time.Sleep(5 * time.Millisecond) // the watch lags behind
+					sink.Put(pair("l", "", revision))
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}}
+		_, l := lockOf(t, d, h)
+		lost, err := l.Lock(t.Context())
+		require.NoError(t, err)
+		time.Sleep(100 * time.Second)
+		synctest.Wait()
+		assert.False(t, isClosed(lost))
+		assert.LessOrEqual(t, renewals.Load(), int64(32))
+	})
+}
+
 func TestALockThatComesAfterItsCallerLeftIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &scriptedHold{token: 7, revision: 1}
