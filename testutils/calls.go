@@ -136,7 +136,7 @@ func firstEvent(events iter.Seq2[valkeyrie.Event, error]) (any, error) {
 	for ev, err := range events {
 		switch {
 		case failed != nil:
-			return ev, fmt.Errorf("Events went on after its error %w", failed)
+			return ev, fmt.Errorf("it went on after its error %w", failed)
 		case err != nil:
 			failed = err
 		default:

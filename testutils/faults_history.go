@@ -245,12 +245,16 @@ func (h *history) without(e *env) *history {
 		for _, o := range k.ops {
 			require.NotErrorIs(e, o.err, errBoth)
 		}
-		ops := slices.DeleteFunc(slices.Clone(k.ops), func(o operation) bool {
-			return !o.answered() && !errors.Is(o.err, valkeyrie.ErrAmbiguous)
-		})
-		strict.keys[key] = &keyHistory{ops: ops, unknown: k.unknown}
+		strict.keys[key] = &keyHistory{ops: definiteOf(k.ops), unknown: k.unknown}
 	}
 	return strict
+}
+
+// definiteOf leaves out the calls that were not applied by what their errors say.
+func definiteOf(ops []operation) []operation {
+	return slices.DeleteFunc(slices.Clone(ops), func(o operation) bool {
+		return !o.answered() && !errors.Is(o.err, valkeyrie.ErrAmbiguous)
+	})
 }
 
 // tally counts the calls; repeated is how many more were made and refused.

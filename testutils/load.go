@@ -47,7 +47,8 @@ func (e *env) start(n int, f func(i int) error) (wait func()) {
 func (e *env) hammer(kv kvstore, keys ...string) (stop func()) {
 	var stopped atomic.Bool
 	wait := e.start(1, func(int) error {
-		for i := 1; !stopped.Load(); i++ {
+		// Every key is written at least once, however soon it is stopped.
+		for i := 1; i <= len(keys) || !stopped.Load(); i++ {
 			key := keys[i%len(keys)]
 			if i%7 == 0 {
 				if err := kv.Delete(e.ctx, key); err != nil && !errors.Is(err, valkeyrie.ErrKeyNotFound) {
