@@ -13,6 +13,12 @@ test: ## Install the test servers, then run every test against them
 	script/servers install
 	VALKEYRIE_TEST_REQUIRE=all CGO_ENABLED=1 $(GO) test -race -shuffle=on -parallel 8 -timeout 20m ./...
 
+.PHONY: soak
+soak: ## Run the fault tests of every backend, with many histories
+	script/servers install
+	VALKEYRIE_TEST_REQUIRE=all VALKEYRIE_SOAK_RUNS=$${VALKEYRIE_SOAK_RUNS:-20} CGO_ENABLED=1 \
+		$(GO) test -race -v -count=1 -p 1 -parallel 8 -timeout 60m -run='^TestFaults$$' ./store/...
+
 .PHONY: quick
 quick: ## Run the tests that need no server; skips the others
 	$(GO) test -short ./...

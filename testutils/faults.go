@@ -196,18 +196,19 @@ func (r *rig) proxy() *faultproxy.Proxy {
 
 // outage is a way in which a network fails.
 type outage struct {
-	name  string
-	begin func(p *faultproxy.Proxy)
+	name   string
+	resets bool // connections, on which requests may be under way
+	begin  func(p *faultproxy.Proxy)
 }
 
 // outages are those that last until Pass.
 var outages = []outage{
-	{"everything is lost", func(p *faultproxy.Proxy) { p.Blackhole(faultproxy.Both) }},
-	{"requests are lost", func(p *faultproxy.Proxy) { p.Blackhole(faultproxy.ToServer) }},
-	{"answers are lost", func(p *faultproxy.Proxy) { p.Blackhole(faultproxy.ToClient) }},
-	{"everything is late", func(p *faultproxy.Proxy) { p.Hold(faultproxy.Both) }},
-	{"connections are reset, new ones refused", refuse},
-	{"connections are reset, new ones are silent", func(p *faultproxy.Proxy) {
+	{"everything is lost", false, func(p *faultproxy.Proxy) { p.Blackhole(faultproxy.Both) }},
+	{"requests are lost", false, func(p *faultproxy.Proxy) { p.Blackhole(faultproxy.ToServer) }},
+	{"answers are lost", false, func(p *faultproxy.Proxy) { p.Blackhole(faultproxy.ToClient) }},
+	{"everything is late", false, func(p *faultproxy.Proxy) { p.Hold(faultproxy.Both) }},
+	{"connections are reset, new ones refused", true, refuse},
+	{"connections are reset, new ones are silent", true, func(p *faultproxy.Proxy) {
 		p.Blackhole(faultproxy.Both)
 		p.Cut()
 	}},

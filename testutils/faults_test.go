@@ -118,16 +118,19 @@ func TestErrorsOfCallsThatCannotSucceed(t *testing.T) {
 	for _, good := range []error{
 		op(valkeyrie.ErrNotReachable), op(context.DeadlineExceeded), op(valkeyrie.ErrNotReachable, context.DeadlineExceeded),
 	} {
-		require.NoError(t, failedRightly(read, good))
+		require.NoError(t, failedRightly(read, good, false))
 	}
-	require.NoError(t, failedRightly(write, op(valkeyrie.ErrAmbiguous, context.DeadlineExceeded)))
+	require.NoError(t, failedRightly(write, op(valkeyrie.ErrAmbiguous, context.DeadlineExceeded), false))
 	for _, bad := range []error{
 		nil, errors.New("connection refused"), op(errors.New("connection refused")), valkeyrie.ErrNotReachable,
 		op(valkeyrie.ErrAmbiguous), op(valkeyrie.ErrAmbiguous, context.DeadlineExceeded),
 	} {
-		require.Error(t, failedRightly(read, bad), "%v", bad)
+		require.Error(t, failedRightly(read, bad, false), "%v", bad)
 	}
-	require.ErrorIs(t, failedRightly(write, op(valkeyrie.ErrAmbiguous, valkeyrie.ErrNotReachable)), errBoth)
+	require.Error(t, failedRightly(write, op(valkeyrie.ErrAmbiguous), false))
+	require.NoError(t, failedRightly(write, op(valkeyrie.ErrAmbiguous), true))
+	require.Error(t, failedRightly(read, op(valkeyrie.ErrAmbiguous), true))
+	require.ErrorIs(t, failedRightly(write, op(valkeyrie.ErrAmbiguous, valkeyrie.ErrNotReachable), false), errBoth)
 }
 
 // liar says now and then that a write was not applied that was.

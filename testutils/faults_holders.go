@@ -1,0 +1,137 @@
+package testutils
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/faultproxy"
+)
+
+// holders is who holds a lock, as its clients see it: everybody enters with what
+// Lock returned, and leaves before Unlock.
+type holders struct {
+	mu    sync.Mutex
+	in    map[valkeyrie.Locker]<-chan struct{}
+	token uint64 // of the last acquisition
+	count int
+}
+
+// enter is an error when somebody else holds the lock still, or when the token
+// does not tell the later acquisition from the earlier.
+func (h *holders) enter(l valkeyrie.Locker, lost <-chan struct{}) error {
+	token := l.Token()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if isLost(lost) {
+		return nil // before it could do anything
+	}
+	for other, held := range h.in {
+		if !isLost(held) {
+			return fmt.Errorf("two holders at a time: the lock was acquired with token %d while the hold with token %d was not lost", token, other.Token())
+		}
+	}
+	if token <= h.token && !isLost(lost) {
+		return fmt.Errorf("token %d was given out after token %d", token, h.token)
+	}
+	if h.in == nil {
+		h.in = make(map[valkeyrie.Locker]<-chan struct{})
+	}
+	h.in[l], h.token = lost, max(token, h.token)
+	h.count++
+	return nil
+}
+
+func (h *holders) leave(l valkeyrie.Locker) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.in, l)
+}
+
+func isLost(lost <-chan struct{}) bool {
+	select {
+	case <-lost:
+		return true
+	default:
+		return false
+	}
+}
+
+// locksOfFaults has several clients contend while networks fail at random and
+// the server is killed twice.
+func locksOfFaults(r *rig) {
+	const length = 8 * time.Second
+	key := r.key("lock")
+	proxies := []*faultproxy.Proxy{r.proxy(), r.proxy()}
+	var lockers []valkeyrie.Locker
+	for i := range 6 {
+		s := r.kv
+		if i%3 < len(proxies) {
+			s = r.through(proxies[i%3], nil)
+		}
+		lockers = append(lockers, r.locker(s, key, &valkeyrie.LockOptions{TTL: r.h.LockTTL}))
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, length)
+	defer cancel()
+	var g holders
+	wait := r.start(len(lockers)+len(proxies), func(i int) error {
+		if i >= len(lockers) {
+			return disturb(ctx, proxies[i-len(lockers)])
+		}
+		for ctx.Err() == nil {
+			if err := g.turn(ctx, lockers[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	for range 2 {
+		pauseFor(ctx, length/4, length/3)
+		require.NoError(r, r.server.Kill())
+		pauseFor(ctx, 0, 300*time.Millisecond)
+		require.NoError(r, r.server.Restart())
+	}
+	wait()
+	r.recovers(r.kv)
+	last := r.locker(r.kv, key, nil)
+	ctx, cancel = context.WithTimeout(r.ctx, 2*r.h.LockTTL+r.h.CrashBound+patience)
+	defer cancel()
+	lost, err := last.Lock(ctx)
+	require.NoError(r, err)
+	require.NoError(r, g.enter(last, lost))
+	require.NoError(r, last.Unlock(r.ctx))
+	require.Greater(r, g.count, len(lockers), "too few acquisitions to prove anything")
+	r.Logf("%d acquisitions", g.count)
+}
+
+// turn takes the lock once, holds it for a moment or until it is lost, and gives
+// it back. That the server cannot be reached is no error here.
+func (h *holders) turn(ctx context.Context, l valkeyrie.Locker) error {
+	lost, err := l.Lock(ctx)
+	if err != nil {
+		var oe *valkeyrie.OpError
+		if !errors.As(err, &oe) {
+			return fmt.Errorf("not an *OpError: %w", err)
+		}
+		pauseFor(ctx, 5*time.Millisecond, 30*time.Millisecond)
+		return nil
+	}
+	if err := h.enter(l, lost); err != nil {
+		return err
+	}
+	select {
+	case <-lost:
+	case <-time.After(rand.N(100 * time.Millisecond)):
+	}
+	h.leave(l)
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	_ = l.Unlock(release) // it expires otherwise
+	return nil
+}
