@@ -312,3 +312,52 @@ func TestCloseReleasesHoldsAndEndsWaits(t *testing.T) {
 		assert.ErrorIs(t, l.Unlock(t.Context()), valkeyrie.ErrClosed)
 	})
 }
+
+// lined is a driver whose server puts waiters in line.
+type lined struct {
+	*scripted
+	h *linedHold
+}
+
+func (d *lined) Acquire(context.Context, LockRequest) (Hold, error) { return d.h, nil }
+
+// linedHold is a hold that was confirmed while its owner waited.
+type linedHold struct {
+	*scriptedHold
+	confirmed time.Time
+}
+
+func (h *linedHold) Confirmed() time.Time { return h.confirmed }
+
+func TestAHoldThatWasConfirmedLongAgoIsConfirmedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		age      time.Duration
+		renewals int64
+	}{"just now": {time.Second, 0}, "before an outage": {time.Hour, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var renewals atomic.Int64
+				h := &scriptedHold{token: 7, revision: 1, renew: func(context.Context) error { renewals.Add(1); return nil }}
+				d := &lined{h: &linedHold{scriptedHold: h}, scripted: &scripted{
+					lock: func(context.Context, LockRequest) (Hold, error) { return nil, valkeyrie.ErrLockHeld },
+					watch: inTurn(func(sink Sink) error {
+						snapshot(sink, pair("l", "", 1))
+						return nil
+					}),
+				}}
+				time.Sleep(2 * time.Hour)
+				d.h.confirmed = time.Now().Add(-c.age)
+				s, err := newFront(d, nil)
+				require.NoError(t, err)
+				defer s.Close()
+				l, err := s.NewLock(t.Context(), "l", &valkeyrie.LockOptions{TTL: 10 * time.Second})
+				require.NoError(t, err)
+				lost, err := l.Lock(t.Context())
+				require.NoError(t, err)
+				assert.Equal(t, c.renewals, renewals.Load())
+				time.Sleep(time.Second)
+				assert.False(t, isClosed(lost))
+			})
+		})
+	}
+}

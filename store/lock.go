@@ -271,7 +271,10 @@ func (s *front) inLine(ctx context.Context, r LockRequest) (acquired, error) {
 		// confirmed last has it confirmed again.
 		if c, ok := unguarded(h).(Confirmed); ok {
 			at := c.Confirmed()
-			return acquired{hold: h, sent: instant{mono: at, wall: at.Round(0)}}, nil
+			last := instant{mono: at, wall: at.Round(0)}
+			if s.clock().since(last) < r.TTL/2 { // not after an outage
+				return acquired{hold: h, sent: last}, nil
+			}
 		}
 		sent := s.clock()
 		if err := h.Renew(ctx); err != nil {
