@@ -127,9 +127,9 @@ func TestLocksLeaveNoLeaseBehind(t *testing.T) {
 func TestASnapshotLargerThanAPageMissesNothing(t *testing.T) {
 	ctx := within(t, time.Minute)
 	s := open(t, testserver.EtcdV3(t).Endpoints, nil)
-	const keys = firstPage*3 + 1
+	const keys = firstPage + firstPage/2 // the second page is made smaller, for the size of the values
 	for i := range keys {
-		require.NoError(t, s.Put(ctx, fmt.Sprintf("pages/%04d", i), make([]byte, 40<<10), nil))
+		require.NoError(t, s.Put(ctx, fmt.Sprintf("pages/%04d", i), make([]byte, 20<<10), nil))
 	}
 	pairs, err := s.List(ctx, "pages", nil)
 	require.NoError(t, err)

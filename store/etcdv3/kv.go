@@ -16,8 +16,8 @@ import (
 
 const (
 	// firstPage and largestPage bound how many pairs one request reads; pages
-	// of large values are made smaller, towards pageBytes.
-	firstPage   = 250
+	// after one with large values are made smaller, towards pageBytes.
+	firstPage   = 1000
 	largestPage = 2000
 	pageBytes   = 4 << 20
 )
