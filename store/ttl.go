@@ -197,7 +197,9 @@ func (k *timekeeper) do(d *duty) {
 		return
 	default:
 		k.s.log.Warn("cannot renew or expire a key, trying again", "key", d.key, "renew", d.renew, "error", err)
-		d.due = time.Now().Add(min(d.pause.next(), max(d.ttl/renewalsPerTTL, firstPause)))
+		// Soon enough that a server that comes back finds the TTL not over, and
+		// that a key is gone within a second of its return.
+		d.due = time.Now().Add(min(d.pause.next(), max(d.ttl/10, firstPause), time.Second))
 	}
 	heap.Push(&k.queue, d)
 	poke(k.wake)

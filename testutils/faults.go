@@ -86,6 +86,8 @@ func RunFaults(t *testing.T, h Harness) {
 	}
 	before := leakBaseline()
 	t.Run("faults", func(t *testing.T) {
+		p := startPulse()
+		t.Cleanup(p.end)
 		shared := h.Faults.Start(t) // for the checks that leave it alone
 		for _, c := range faultChecks() {
 			t.Run(c.name, func(t *testing.T) {
@@ -94,7 +96,7 @@ func RunFaults(t *testing.T, h Harness) {
 				if c.own {
 					server = h.Faults.Start(t)
 				}
-				c.run(newRig(t, h, server))
+				c.run(newRig(t, h, server, p))
 			})
 		}
 	})
@@ -109,6 +111,7 @@ type rig struct {
 	*env
 	faults *Faults
 	server *FaultServer
+	pulse  *pulse
 	stores atomic.Int64 // numbers them
 	log    *syncBuffer
 }
@@ -136,9 +139,9 @@ func (b *syncBuffer) String() string {
 }
 
 // newRig makes the rig of a check.
-func newRig(t *testing.T, h Harness, server *FaultServer) *rig {
+func newRig(t *testing.T, h Harness, server *FaultServer, p *pulse) *rig {
 	t.Helper()
-	r := &rig{faults: h.Faults, server: server, log: new(syncBuffer)}
+	r := &rig{faults: h.Faults, server: server, pulse: p, log: new(syncBuffer)}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the end of what the stores logged (1 talks to the server directly):\n%s", r.log)
@@ -181,7 +184,7 @@ func (r *rig) through(p *faultproxy.Proxy, cfg *valkeyrie.Config) kvstore {
 func (r *rig) sub(name string, run func(r *rig)) {
 	r.T.Run(name, func(t *testing.T) {
 		t.Parallel()
-		run(newRig(t, r.h, r.server))
+		run(newRig(t, r.h, r.server, r.pulse))
 	})
 }
 
@@ -218,6 +221,16 @@ var outages = []outage{
 func refuse(p *faultproxy.Proxy) {
 	p.Refuse()
 	p.Cut()
+}
+
+// restore ends all faults of a network. Something else on the machine may have the
+// port for a moment that the proxy had let go of to refuse connections.
+func restore(p *faultproxy.Proxy) error {
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if err := p.Pass(); err == nil || time.Now().After(end) {
+			return err
+		}
+	}
 }
 
 // recovers waits until the store works again after the network or the server

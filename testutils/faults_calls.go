@@ -28,7 +28,7 @@ func callsOnSilence(r *rig) {
 			calls := r.allCalls(t)
 			o.begin(p)
 			r.allFail(calls, o.resets)
-			require.NoError(r, p.Pass())
+			require.NoError(r, restore(p))
 			r.allWork(t)
 		})
 	}
@@ -42,7 +42,7 @@ func callsOfNewStoreOnSilence(r *rig) {
 			r.put(r.key("d/k"), "v")
 			t := target{s: r.through(p, nil), pair: r.get(r.key("d/k")), lock: r.key("locks/free")}
 			r.allFail(r.allCalls(t), false)
-			require.NoError(r, p.Pass())
+			require.NoError(r, restore(p))
 			r.allWork(t)
 		})
 	}
@@ -116,7 +116,7 @@ func callsWithoutServer(r *rig) {
 		r.put(r.key("d/k"), "v")
 		t := target{s: r.through(p, nil), pair: r.get(r.key("d/k")), lock: r.key("locks/free")}
 		r.allFail(r.allCalls(t), false)
-		require.NoError(r, p.Pass())
+		require.NoError(r, restore(p))
 		r.allWork(t)
 	})
 	r.sub("since it was used", func(r *rig) {
@@ -126,7 +126,7 @@ func callsWithoutServer(r *rig) {
 		refuse(p)
 		r.noticed(t.s)
 		r.allFail(calls, false)
-		require.NoError(r, p.Pass())
+		require.NoError(r, restore(p))
 		r.allWork(t)
 	})
 }

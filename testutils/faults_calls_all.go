@@ -89,7 +89,7 @@ func (r *rig) allFail(calls []timedCall, dying bool) {
 			begun := time.Now()
 			err := c.run(ctx)
 			o := outcome{op: c.op, took: time.Since(begun)}
-			if o.err = failedRightly(c, err, dying); o.err == nil && o.took > deadline+time.Second {
+			if o.err = failedRightly(c, err, dying); o.err == nil && o.took > deadline+time.Second+r.pulse.missed(begun) {
 				o.err = fmt.Errorf("it took %v with a deadline of %v: %w", o.took, deadline, err)
 			}
 			outcomes <- o

@@ -170,7 +170,7 @@ func lockOfStoppedHolder(r *rig) {
 	require.NoError(r, suspend(old.process))
 	ctx, cancel := context.WithTimeout(r.ctx, ttl+r.h.CrashBound+soon)
 	defer cancel()
-	next := r.locker(r.kv, key, &valkeyrie.LockOptions{TTL: ttl, Value: []byte("holder")})
+	next := r.locker(r.kv, key, &valkeyrie.LockOptions{Value: []byte("holder")})
 	lost, err := next.Lock(ctx)
 	require.NoError(r, err, "the hold of a stopped process ends")
 	require.Greater(r, next.Token(), token)

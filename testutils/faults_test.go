@@ -66,6 +66,27 @@ func TestHolders(t *testing.T) {
 	})
 }
 
+func TestPulse(t *testing.T) {
+	p := startPulse()
+	defer p.end()
+	begun := time.Now()
+	require.Zero(t, p.missed(time.Now().Add(time.Hour)))
+	require.Zero(t, (*pulse)(nil).missed(begun))
+
+	p.mu.Lock()
+	p.gaps = append(p.gaps, gap{time.Now().Add(time.Minute), time.Second})
+	p.mu.Unlock()
+	require.GreaterOrEqual(t, p.missed(time.Now().Add(30*time.Second)), time.Second)
+
+	// A hold is excused that is lost soon after, and not one that stays.
+	h := holders{pulse: p}
+	soonLost, kept := make(chan struct{}), make(chan struct{})
+	require.NoError(t, h.enter(&scriptedLocker{token: 1}, soonLost))
+	time.AfterFunc(100*time.Millisecond, func() { close(soonLost) })
+	require.NoError(t, h.enter(&scriptedLocker{token: 2}, kept))
+	require.ErrorContains(t, h.enter(&scriptedLocker{token: 3}, make(chan struct{})), "two holders")
+}
+
 func TestChecker(t *testing.T) {
 	var c checker
 	require.NoError(t, c.write(1))

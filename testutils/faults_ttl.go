@@ -26,7 +26,7 @@ func keepAliveOverOutage(r *rig) {
 			pauseFor(r.ctx, 0, ttl/3) // at any time between two renewals
 			o.begin(p)
 			r.stay(r.kv, away, key)
-			require.NoError(r, p.Pass())
+			require.NoError(r, restore(p))
 			r.stay(r.kv, ttl+r.h.CrashBound, key)
 			require.Equal(r, want, r.get(key), "renewing is not a write")
 		})

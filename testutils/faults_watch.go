@@ -185,7 +185,7 @@ func watchesOfFaults(r *rig) {
 			}
 			// Long enough for attempts to reconnect, not for all to be over.
 			pauseFor(r.ctx, 100*time.Millisecond, time.Second)
-			require.NoError(r, p.Pass())
+			require.NoError(r, restore(p))
 			require.NoError(r, must(r.ctx, g.scr.put, dir+"/deleted"))
 		}
 	}
@@ -194,7 +194,7 @@ func watchesOfFaults(r *rig) {
 	stop()
 	refuse(p)
 	g.change("last")
-	require.NoError(r, p.Pass())
+	require.NoError(r, restore(p))
 	g.settles(2 * patience)
 }
 

@@ -89,7 +89,8 @@ func (e *env) flood(kv kvstore, n int, keys ...string) {
 // until receives until ok holds for a value, which must come soon; it returns it.
 func until[T any](e *env, ch <-chan T, what string, ok func(T) bool) T {
 	e.Helper()
-	timeout := time.After(patience)
+	silence := time.NewTimer(patience) // a stream that goes on is slow, not hung
+	defer silence.Stop()
 	seen := 0
 	for {
 		select {
@@ -100,8 +101,11 @@ func until[T any](e *env, ch <-chan T, what string, ok func(T) bool) T {
 			if seen++; ok(v) {
 				return v
 			}
-		case <-timeout:
-			require.FailNow(e, fmt.Sprintf("not received within %s: %s; %d other values came", patience, what, seen))
+			silence.Reset(patience)
+		case <-silence.C:
+			require.FailNow(e, fmt.Sprintf("nothing more within %s: %s; %d other values came", patience, what, seen))
+		case <-e.ctx.Done():
+			require.FailNow(e, fmt.Sprintf("not received before the end of the check: %s; %d other values came", what, seen))
 		}
 	}
 }

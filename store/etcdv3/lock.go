@@ -38,11 +38,24 @@ func (d *driver) TryLock(ctx context.Context, r store.LockRequest) (store.Hold, 
 		return nil, err
 	}
 	h := &hold{d: d, c: c, key: r.Key}
-	if h.lease, h.ttl, err = grantOwn(ctx, c, r.TTL); err != nil {
+	err = withOwnLease(ctx, c, r.TTL, func(lease clientv3.LeaseID, granted time.Duration) error {
+		h.lease, h.ttl = lease, granted
+		err := h.takeFree(ctx, r)
+		if err != nil {
+			d.revoke(c, lease) // and whatever was written with it
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
+	return h, nil
+}
+
+// takeFree takes the lock if the key is free and nobody is in line.
+func (h *hold) takeFree(ctx context.Context, r store.LockRequest) error {
 	answer, err := write(ctx, func(ctx context.Context) (*clientv3.TxnResponse, error) {
-		return c.Txn(ctx).If(
+		return h.c.Txn(ctx).If(
 			absent(r.Key),
 			// Of a range all keys must fulfil a condition; nobody is in line.
 			clientv3.Compare(clientv3.CreateRevision(line(r.Key)), "=", 0).WithPrefix(),
@@ -51,15 +64,14 @@ func (d *driver) TryLock(ctx context.Context, r store.LockRequest) (store.Hold, 
 			clientv3.OpPut(r.Key, string(r.Value), clientv3.WithLease(h.lease)),
 		).Commit()
 	})
-	if err == nil && !answer.Succeeded {
-		err = valkeyrie.ErrLockHeld
-	}
-	if err != nil {
-		d.revoke(c, h.lease) // and whatever was written with it
-		return nil, err
+	switch {
+	case err != nil:
+		return err
+	case !answer.Succeeded:
+		return valkeyrie.ErrLockHeld
 	}
 	h.revision = uint64(answer.Header.Revision)
-	return h, nil
+	return nil
 }
 
 // absent is the condition that a key is not there.
@@ -76,30 +88,48 @@ func (d *driver) Acquire(ctx context.Context, r store.LockRequest) (store.Hold, 
 	h := &hold{d: d, c: c, key: r.Key}
 	now := time.Now()
 	h.confirmed.Store(&now)
-	if h.lease, h.ttl, err = grantOwn(ctx, c, r.TTL); err != nil {
+	err = withOwnLease(ctx, c, r.TTL, func(lease clientv3.LeaseID, granted time.Duration) error {
+		h.lease, h.ttl = lease, granted
+		err := h.acquire(ctx, r)
+		if err != nil {
+			d.leaveLine(c, lease)
+		}
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
+	return h, nil
+}
+
+// acquire stands in line until it has the lock, and renews its lease meanwhile.
+func (h *hold) acquire(ctx context.Context, r store.LockRequest) error {
 	inLine, leave := context.WithCancel(ctx)
+	defer leave()
 	renewing := make(chan struct{})
-	if !d.running.Go(func() {
+	if !h.d.running.Go(func() {
 		defer close(renewing)
 		h.renewInLine(inLine, min(r.TTL, h.ttl), leave)
 	}) {
-		close(renewing)
-		leave()
+		return valkeyrie.ErrClosed
 	}
-	err = h.wait(inLine, r)
+	err := h.wait(inLine, r)
 	expired := inLine.Err() != nil && ctx.Err() == nil
 	leave()
 	<-renewing
-	switch {
-	case err == nil:
-		return h, nil
-	case expired:
-		err = errPlaceLost
+	if err != nil && expired {
+		return errPlaceLost
 	}
-	d.leaveLine(c, h.lease)
-	return nil, err
+	return err
+}
+
+// leaveLine revokes the lease of a waiter that gives up, in a context of its own
+// as that of the call is often over already. It waits for the answer: a cancelled
+// waiter should not be in others' way when its call returns.
+func (d *driver) leaveLine(c *clientv3.Client, lease clientv3.LeaseID) {
+	ctx, cancel := context.WithTimeout(d.ctx, time.Second)
+	defer cancel()
+	_, _ = c.Revoke(ctx, lease) // it expires otherwise
 }
 
 // renewInLine renews the lease of a waiter, and lets it leave when the lease is gone.
@@ -122,15 +152,6 @@ func (h *hold) renewInLine(ctx context.Context, ttl time.Duration, leave context
 			leave()
 		}
 	}
-}
-
-// leaveLine revokes the lease of a waiter that gives up, in a context of its own
-// as that of the call is often over already. It waits for the answer: a cancelled
-// waiter should not be in others' way when its call returns.
-func (d *driver) leaveLine(c *clientv3.Client, lease clientv3.LeaseID) {
-	ctx, cancel := context.WithTimeout(d.ctx, time.Second)
-	defer cancel()
-	_, _ = c.Revoke(ctx, lease) // it expires otherwise
 }
 
 // wait stands in line until it is the first, and takes the lock.

@@ -128,7 +128,7 @@ func (l *leases) grant(c *clientv3.Client, lease *sharedLease, seconds int64) {
 	sent := time.Now()
 	answer, err := c.Grant(ctx, seconds)
 	if err != nil {
-		lease.err = mapError(err, false) // a lease without keys changes nothing
+		lease.err = readError(err) // a lease without keys changes nothing
 		if ctx.Err() != nil {
 			lease.err = wrap(valkeyrie.ErrNotReachable, err)
 		}
@@ -157,28 +157,37 @@ type keepAlive struct {
 
 // writeKeptAlive writes a key with a lease for itself.
 func (d *driver) writeKeptAlive(ctx context.Context, c *clientv3.Client, w store.Write) (store.Written, error) {
-	lease, _, err := grantOwn(ctx, c, w.TTL)
-	if err != nil {
-		return store.Written{}, err
-	}
-	written, err := d.put(ctx, c, w, clientv3.WithLease(lease))
-	if err != nil {
-		if !errors.Is(err, valkeyrie.ErrAmbiguous) {
+	var written store.Written
+	var own clientv3.LeaseID
+	err := withOwnLease(ctx, c, w.TTL, func(lease clientv3.LeaseID, _ time.Duration) (err error) {
+		own = lease
+		written, err = d.put(ctx, c, w, clientv3.WithLease(lease))
+		if err != nil && !errors.Is(err, valkeyrie.ErrAmbiguous) {
 			d.revoke(c, lease)
 		}
+		return err
+	})
+	if err != nil {
 		return store.Written{}, err
 	}
-	d.alive.Store(w.Key, keepAlive{revision: written.Revision, lease: lease})
+	d.alive.Store(w.Key, keepAlive{revision: written.Revision, lease: own})
 	return written, nil
 }
 
-// grantOwn asks for a lease that is not shared, and returns what was granted.
-func grantOwn(ctx context.Context, c *clientv3.Client, ttl time.Duration) (clientv3.LeaseID, time.Duration, error) {
-	answer, err := c.Grant(ctx, int64(math.Ceil(min(ttl, maxTTL).Seconds())))
-	if err != nil {
-		return 0, 0, mapError(err, false) // a lease without keys changes nothing
+// withOwnLease calls f with a lease that is not shared, and what was granted. A
+// lease that is over before f has used it, as on a machine that stood still, is
+// replaced: nothing was written with it.
+func withOwnLease(ctx context.Context, c *clientv3.Client, ttl time.Duration, f func(clientv3.LeaseID, time.Duration) error) error {
+	for {
+		answer, err := c.Grant(ctx, int64(math.Ceil(min(ttl, maxTTL).Seconds())))
+		if err != nil {
+			return readError(err) // a lease without keys changes nothing
+		}
+		err = f(answer.ID, time.Duration(answer.TTL)*time.Second)
+		if !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return err
+		}
 	}
-	return answer.ID, time.Duration(answer.TTL) * time.Second, nil
 }
 
 // revoke gives a lease back in the background; it expires otherwise.
