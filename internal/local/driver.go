@@ -173,9 +173,14 @@ func (d *Driver) DeleteTree(ctx context.Context, dir string) error {
 	return err
 }
 
-// Renew starts the TTL of a key anew. The new expiry is written to the storage:
-// a key must outlive a crash of its writer by the TTL.
+// Renew starts the TTL of a key anew. It does so in memory at once, so that a
+// slow disk does not let the key expire, and then in the storage, as a key must
+// outlive a crash of its writer by the TTL.
 func (d *Driver) Renew(ctx context.Context, key string, revision uint64, ttl time.Duration) (store.Written, error) {
+	if err := d.ended(ctx); err != nil {
+		return store.Written{}, err
+	}
+	d.db.expiries.extend(key, revision, ttl) // if it cannot be, renew finds out why
 	_, err := d.do(ctx, func(t *transaction) (uint64, error) { return 0, t.renew(key, revision, ttl) })
 	if err != nil {
 		return store.Written{}, err

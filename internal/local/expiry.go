@@ -130,14 +130,14 @@ func (e *expiries) due(limit int) []expiry {
 	return out
 }
 
-// wait returns how long it is to the next expiry.
-func (e *expiries) wait() time.Duration {
+// next returns when the next record expires, 0 if none does.
+func (e *expiries) next() int64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if len(e.queue) == 0 {
-		return math.MaxInt64
+		return 0
 	}
-	return time.Duration(max(0, e.queue[0].at-now()))
+	return e.queue[0].at
 }
 
 func (e *expiries) set(key string, revision uint64, at int64) {

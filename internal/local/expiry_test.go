@@ -126,19 +126,24 @@ func TestTTLCountsFromTheCommit(t *testing.T) {
 	require.Greater(t, time.Since(returned), ttl-20*time.Millisecond, "a slow commit takes nothing from the TTL")
 }
 
-func TestRenewDoesNotLetAKeyFlicker(t *testing.T) {
+func TestRenewDoesNotWaitForTheDisk(t *testing.T) {
 	e := newEnv(t)
 	const ttl = 300 * time.Millisecond
 	r := e.put("k", "", ttl)
 	release := e.f.block()
 	defer release()
+	blocked := make(chan error, 1)
+	go func() {
+		_, err := e.Write(e.ctx, store.Write{Key: "other"})
+		blocked <- err
+	}()
+	<-e.f.arrived
 	out := make(chan error, 1)
 	go func() {
 		_, err := e.Renew(e.ctx, "k", r, time.Hour)
 		out <- err
 	}()
-	<-e.f.arrived // in time, but committed after the old TTL
-	time.AfterFunc(2*ttl, release)
+	time.AfterFunc(2*ttl, release) // the renewal is committed after the old TTL
 	for waiting := true; waiting; {
 		select {
 		case err := <-out:
@@ -148,6 +153,7 @@ func TestRenewDoesNotLetAKeyFlicker(t *testing.T) {
 		}
 		require.True(t, e.exists("k"))
 	}
+	require.NoError(t, <-blocked)
 }
 
 func TestCreateOverExpired(t *testing.T) {

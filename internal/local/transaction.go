@@ -66,16 +66,20 @@ func (t *transaction) put(key string, r Record, ttl time.Duration) (uint64, erro
 	return revision, nil
 }
 
-// remove deletes one key.
-func (t *transaction) remove(key string) error {
+// remove deletes keys, all as one change. After an error in the middle nothing
+// may be committed.
+func (t *transaction) remove(keys ...string) error {
 	seq, err := t.draw()
 	if err != nil {
 		return err
 	}
-	if err := t.tx.Delete(key); err != nil {
-		return err
+	for i, key := range keys {
+		if err := t.tx.Delete(key); err != nil {
+			t.failed = i > 0
+			return err
+		}
+		t.changes = append(t.changes, change{key: key, seq: seq, deleted: true})
 	}
-	t.changes = append(t.changes, change{key: key, seq: seq, deleted: true})
 	return nil
 }
 
@@ -130,16 +134,10 @@ func (t *transaction) deleteTree(dir string) error {
 	if !found {
 		return valkeyrie.ErrKeyNotFound
 	}
-	for _, key := range keys {
-		if err := t.remove(key); err != nil {
-			t.failed = true
-			return err
-		}
-	}
-	return nil
+	return t.remove(keys...)
 }
 
-// renew is Driver.Renew.
+// renew writes the new expiry for Driver.Renew, which has put it off already.
 func (t *transaction) renew(key string, revision uint64, ttl time.Duration) error {
 	r, err := t.match(key, revision)
 	if err != nil {
@@ -150,9 +148,6 @@ func (t *transaction) renew(key string, revision uint64, ttl time.Duration) erro
 	if err := t.tx.Put(key, r); err != nil {
 		return err
 	}
-	// At once, as the record could otherwise expire during the commit. If that
-	// fails, the key has lived a little longer, which is allowed.
-	t.db.expiries.extend(key, revision, ttl)
 	t.changes = append(t.changes, change{key: key, ttl: ttl, silent: true})
 	return nil
 }

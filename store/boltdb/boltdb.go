@@ -18,9 +18,16 @@
 // opened. A lock ends with its process: what a process that has ended still held
 // is free as soon as another one has opened the file.
 //
-// The keys stand in one bucket, Options.Bucket; README and [record] describe
-// what stands under them, for those who read the file with other tools. Other
-// buckets of the file are left alone.
+// The keys stand in one bucket, Options.Bucket; other buckets of the file are left
+// alone. For those who read the file with other tools, what stands under a key is,
+// with integers in big endian: the byte 0xb1, which is also the version of this
+// layout; 8 bytes of revision; 8 bytes of expiry, in nanoseconds since 1970 UTC,
+// 0 for never; 2 bytes of length of the owner; the owner, which is empty unless
+// the key is a lock that is held; and the value, up to the end. The bucket's
+// sequence is the last revision.
+//
+// What cannot be read in this way is left as it is: reading it, and writing it on
+// a condition, returns valkeyrie.ErrCorrupt. Put overwrites it, Delete deletes it.
 //
 // Config.TLS, Username, Password and Token mean nothing here.
 //

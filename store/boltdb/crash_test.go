@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.etcd.io/bbolt"
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/store/boltdb"
@@ -158,6 +159,16 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 		}
 		require.NoError(t, s.Close())
 	}
+
+	db, err := bbolt.Open(path, 0o600, nil)
+	require.NoError(t, err)
+	require.NoError(t, db.View(func(tx *bbolt.Tx) error {
+		for err := range tx.Check() {
+			require.NoError(t, err, "bbolt finds the file in order")
+		}
+		return nil
+	}))
+	require.NoError(t, db.Close())
 }
 
 // sequence is the number of a write in a value of the child that wrote it.

@@ -2,8 +2,10 @@ package boltdb_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -68,21 +70,37 @@ func TestBadInput(t *testing.T) {
 }
 
 func TestDamagedFile(t *testing.T) {
-	ctx, path := testContext(t), filepath.Join(t.TempDir(), "meta.db")
-	s := open(t, path, nil)
-	require.NoError(t, s.Put(ctx, "k", bytes.Repeat([]byte("x"), 1<<14), nil))
-	require.NoError(t, s.Close())
-	content, err := os.ReadFile(path)
-	require.NoError(t, err)
-	for i := 2 * os.Getpagesize(); i < len(content); i++ {
-		content[i] = 0xff // all pages but the two that say that it is a BoltDB file
-	}
-	require.NoError(t, os.WriteFile(path, content, 0o600))
+	ctx := testContext(t)
+	const typeAt, leaf = 8, 0x02 // in the header of a page
+	for name, damage := range map[string]func(page []byte){
+		"all pages but the first two": func(page []byte) { copy(page, bytes.Repeat([]byte{0xff}, len(page))) },
+		"the pages with the keys": func(page []byte) {
+			if page[typeAt] == leaf {
+				copy(page, []byte("not the number of the page"))
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "meta.db")
+			s := open(t, path, nil)
+			for i := range 100 {
+				require.NoError(t, s.Put(ctx, fmt.Sprint("k", i), make([]byte, 500), nil))
+			}
+			require.NoError(t, s.Close())
+			content, err := os.ReadFile(path)
+			require.NoError(t, err)
+			size := os.Getpagesize()
+			for page := range slices.Chunk(content[2*size:], size) {
+				damage(page)
+			}
+			require.NoError(t, os.WriteFile(path, content, 0o600))
 
-	_, err = boltdb.New([]string{path}, nil, nil)
-	var bad *valkeyrie.InvalidConfigError
-	require.ErrorAs(t, err, &bad)
-	require.ErrorContains(t, err, "damaged")
+			_, err = boltdb.New([]string{path}, nil, nil)
+			var bad *valkeyrie.InvalidConfigError
+			require.ErrorAs(t, err, &bad)
+			require.ErrorContains(t, err, "damaged")
+		})
+	}
 }
 
 func TestForeignRecord(t *testing.T) {

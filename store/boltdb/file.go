@@ -20,12 +20,6 @@ import (
 // the operating system says so, whatever links there are.
 var files = local.Shared[fs.FileInfo, *file]{Same: os.SameFile}
 
-// file is an open file with the buckets of it that are in use.
-type file struct {
-	db      *bbolt.DB
-	buckets local.Shared[string, *local.DB]
-}
-
 // pathOf returns the only endpoint.
 func pathOf(endpoints []string) (string, error) {
 	switch {
@@ -97,9 +91,10 @@ func openFile(path string, mode fs.FileMode, timeout time.Duration) (f *file, er
 		}
 	}()
 	db, err := bbolt.Open(path, mode, &bbolt.Options{
-		Timeout:      max(timeout, time.Nanosecond), // 0 would wait for ever
-		FreelistType: bbolt.FreelistMapType,         // stays fast in large files
-		NoStatistics: true,                          // they cost readers a lock
+		Timeout:        max(timeout, time.Nanosecond), // 0 would wait for ever
+		FreelistType:   bbolt.FreelistMapType,         // stays fast in large files
+		NoFreelistSync: true,                          // see file.close
+		NoStatistics:   true,                          // they cost readers a lock
 	})
 	if err != nil {
 		return nil, openError(path, err)
@@ -117,16 +112,16 @@ func (f *file) open(name string, logger *slog.Logger) (db *local.DB, err error) 
 			db, err = nil, damaged(r)
 		}
 	}()
-	b, err := newBucket(f.db, name)
+	b, err := newBucket(f, name)
 	if err != nil {
 		return nil, err
 	}
-	return local.Open(b, logger)
+	if db, err = local.Open(b, logger); err != nil {
+		_ = b.Close() // the first error says more
+	}
+	return db, err
 }
 
 // damaged makes an error of a panic: bbolt trusts the pages of a file whose
 // first one looks right.
 func damaged(panicked any) error { return fmt.Errorf("%w: %v", berrors.ErrInvalid, panicked) }
-
-// close closes the file.
-func (f *file) close() error { return f.db.Close() }
