@@ -114,7 +114,9 @@ func lockOverRestart(r *rig) {
 			begun := time.Now()
 			for key, ttl := range keys {
 				if ttl < away {
-					closes(r.env, lost[key], r.h.LockTTL, "lost of a hold whose server is away for longer than its TTL")
+					// That it closes before anyone else can have the lock is shown
+					// where the holder is cut off; this process may not get to run.
+					closes(r.env, lost[key], r.h.LockTTL+soon, "lost of a hold whose server is away for longer than its TTL")
 				}
 			}
 			pauseFor(r.ctx, away-time.Since(begun), 0)

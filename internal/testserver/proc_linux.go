@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -31,15 +32,39 @@ func killGroup(p *os.Process) error {
 	return err
 }
 
-// exited tells whether a child has ended and waits for os.Process.Wait.
-func exited(p *os.Process) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+// stopped tells whether every thread of a process has stopped: the signal reaches
+// those that run on another processor a little later.
+func stopped(pid int) bool {
+	stats, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(stats) == 0 {
+		return true // it is gone
+	}
+	for _, path := range stats {
+		if s := state(path); s != "" && s != "T" && s != "Z" && s != "X" {
+			return false
+		}
+	}
+	return true
+}
+
+// state returns the letter of a process or thread, empty when it is gone.
+func state(path string) string {
+	stat, err := os.ReadFile(path)
 	if err != nil {
-		return true
+		return ""
 	}
 	// "pid (name) state …", where the name may hold anything.
-	_, after, ok := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
-	return ok && strings.HasPrefix(after, "Z")
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) == 0 {
+		return ""
+	}
+	return fields[0]
+}
+
+// exited tells whether a child has ended and waits for os.Process.Wait.
+func exited(p *os.Process) bool {
+	s := state(fmt.Sprintf("/proc/%d/stat", p.Pid))
+	return s == "" || s == "Z"
 }
 
 // alive tells whether there is a process with that id.

@@ -25,6 +25,8 @@ func childAttr() *syscall.SysProcAttr { return nil }
 
 func killGroup(p *os.Process) error { return p.Kill() }
 
+func stopped(int) bool { return true }
+
 func exited(*os.Process) bool { return false }
 
 func alive(int) bool { return true }

@@ -204,22 +204,37 @@ func (s *Server) Restart() error {
 }
 
 // Stop suspends the process with SIGSTOP: its connections stay open and silent.
-func (s *Server) Stop() error { return s.signal("stop", stopSignal) }
+// It returns when the process has stopped.
+func (s *Server) Stop() error {
+	pid, err := s.signal("stop", stopSignal)
+	for end := time.Now().Add(stopPatience); err == nil && !stopped(pid); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			err = fmt.Errorf("%s: has not stopped within %v", s.cmd.name, stopPatience)
+		}
+	}
+	return err
+}
+
+// stopPatience is how long a process may take to stop.
+const stopPatience = 5 * time.Second
 
 // Resume lets a stopped process go on.
-func (s *Server) Resume() error { return s.signal("resume", resumeSignal) }
+func (s *Server) Resume() error {
+	_, err := s.signal("resume", resumeSignal)
+	return err
+}
 
-// signal sends a signal to the process.
-func (s *Server) signal(what string, sig os.Signal) error {
+// signal sends a signal to the process and returns its id.
+func (s *Server) signal(what string, sig os.Signal) (pid int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.proc == nil {
-		return fmt.Errorf("%s: %s: it does not run", s.cmd.name, what)
+		return 0, fmt.Errorf("%s: %s: it does not run", s.cmd.name, what)
 	}
 	if err := s.proc.Signal(sig); err != nil {
-		return fmt.Errorf("%s: %s: %w", s.cmd.name, what, err)
+		return 0, fmt.Errorf("%s: %s: %w", s.cmd.name, what, err)
 	}
-	return nil
+	return s.proc.Pid, nil
 }
 
 // close kills the process for good and gives back what it had.
