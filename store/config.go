@@ -33,6 +33,18 @@ func Settings(backend string, cfg *valkeyrie.Config) (valkeyrie.Config, error) {
 	return c, nil
 }
 
+// Register registers a backend by its typed constructor. A backend calls it in
+// its init function.
+func Register[O any](name string, open func(endpoints []string, cfg *valkeyrie.Config, opts *O) (valkeyrie.Store, error)) {
+	valkeyrie.Register(name, func(endpoints []string, cfg *valkeyrie.Config) (valkeyrie.Store, error) {
+		opts, err := BackendOptions[O](name, cfg)
+		if err != nil {
+			return nil, err
+		}
+		return open(endpoints, cfg, opts)
+	})
+}
+
 // BackendOptions returns cfg.Backend as the backend's own options type, nil
 // when there are none, and an *valkeyrie.InvalidConfigError when it is of
 // another type.

@@ -39,15 +39,7 @@ import (
 // StoreName is the name of this backend for valkeyrie.NewStore.
 const StoreName = "etcdv3"
 
-func init() {
-	valkeyrie.Register(StoreName, func(endpoints []string, cfg *valkeyrie.Config) (valkeyrie.Store, error) {
-		opts, err := store.BackendOptions[Options](StoreName, cfg)
-		if err != nil {
-			return nil, err
-		}
-		return New(endpoints, cfg, opts)
-	})
-}
+func init() { store.Register(StoreName, New) }
 
 // Options are the options of this backend. nil means the defaults.
 type Options struct {
