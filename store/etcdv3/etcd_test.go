@@ -1,7 +1,9 @@
 package etcdv3
 
 import (
+	"bufio"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 	"time"
@@ -141,4 +143,39 @@ func TestASnapshotLargerThanAPageMissesNothing(t *testing.T) {
 	for pairs := <-states; len(pairs) > 0; pairs = <-states {
 		require.NoError(t, ctx.Err())
 	}
+}
+
+// ranges returns how many reads a server has done for its clients.
+func ranges(t *testing.T, endpoint string) (n float64) {
+	t.Helper()
+	r, err := http.Get("http://" + endpoint + "/metrics")
+	require.NoError(t, err)
+	defer r.Body.Close()
+	lines := bufio.NewScanner(r.Body)
+	for lines.Scan() {
+		if _, err := fmt.Sscanf(lines.Text(), "etcd_mvcc_range_total %g", &n); err == nil {
+			return n
+		}
+	}
+	require.FailNow(t, "the server has no metric etcd_mvcc_range_total")
+	return 0
+}
+
+func TestAChangeCostsNoRead(t *testing.T) {
+	const changes = 500
+	ctx := within(t, time.Minute)
+	endpoints := testserver.StartEtcdV3(t, testserver.EtcdOptions{}).Endpoints
+	c := raw(t, endpoints)
+	s := open(t, endpoints, nil)
+	states, err := s.WatchTree(ctx, "quiet", nil)
+	require.NoError(t, err)
+	before := ranges(t, endpoints[0])
+	for i := range changes {
+		_, err := c.Put(ctx, fmt.Sprintf("quiet/%d", i), "v")
+		require.NoError(t, err)
+	}
+	for pairs := <-states; len(pairs) < changes; pairs = <-states {
+		require.NoError(t, ctx.Err())
+	}
+	assert.Less(t, ranges(t, endpoints[0])-before, float64(changes)/10, "reads for %d changes", changes)
 }
