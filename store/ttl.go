@@ -100,7 +100,15 @@ func (k *timekeeper) wrote(w Write, written Written, begun uint64) {
 	if !k.running {
 		k.running = k.s.running.Go(k.run)
 	}
-	poke(k.wake)
+	k.queued(d)
+}
+
+// queued wakes run if a duty is due before all others; k.mu is held. To wake it
+// for each write with a TTL would cost more than all the rest.
+func (k *timekeeper) queued(d *duty) {
+	if d.index == 0 {
+		poke(k.wake)
+	}
 }
 
 // drop ends a duty; k.mu is held.
@@ -202,7 +210,7 @@ func (k *timekeeper) do(d *duty) {
 		d.due = time.Now().Add(min(d.pause.next(), max(d.ttl/10, firstPause), time.Second))
 	}
 	heap.Push(&k.queue, d)
-	poke(k.wake)
+	k.queued(d)
 }
 
 // dutyQueue is a heap of duties, the first due on top.
