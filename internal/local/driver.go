@@ -223,6 +223,15 @@ func (h *hold) Renew(ctx context.Context) error {
 	if !h.d.db.expiries.extend(h.key, h.token, h.ttl) {
 		return valkeyrie.ErrLockNotHeld
 	}
+	// A deletion that is committed may not have reached the expiry table yet,
+	// while the watch that made the front ask shows it already.
+	r, found, err := h.d.db.storage.Get(h.key, false)
+	switch {
+	case err != nil:
+		return err
+	case !found || r.Revision != h.token:
+		return valkeyrie.ErrLockNotHeld
+	}
 	return nil
 }
 
