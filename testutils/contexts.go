@@ -192,12 +192,13 @@ func contextsCallOnly(e *env) {
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
 	require.NoError(e, e.kv.Put(ctx, e.key("alive"), nil, &valkeyrie.WriteOptions{TTL: aliveTTL, KeepAlive: true}))
-	l, err := e.kv.NewLock(ctx, e.key("lock"), &valkeyrie.LockOptions{TTL: max(aliveTTL, e.h.LockTTL)})
+	ttl := 2 * max(aliveTTL, e.h.LockTTL) // with room for a busy server
+	l, err := e.kv.NewLock(ctx, e.key("lock"), &valkeyrie.LockOptions{TTL: ttl})
 	require.NoError(e, err)
 	lost, err := l.Lock(ctx)
 	require.NoError(e, err)
 	cancel()
-	e.stay(e.kv, 2*max(aliveTTL, e.h.LockTTL), e.key("alive"))
+	e.stay(e.kv, ttl*3/2, e.key("alive"))
 	select {
 	case <-lost:
 		require.FailNow(e, "the hold ended with the context of Lock")
