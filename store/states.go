@@ -21,7 +21,8 @@ type states struct {
 	sorted   []*state // with keep: what exists, by key
 	unsorted bool     // sorted has to be sorted first
 	news     list     // states that the reader has not been given
-	changed  bool     // something changed since the last take, or nothing was taken yet
+	taken    bool     // the reader has been given something
+	gone     bool     // with keep: a key that the reader was given is gone since
 	round    uint64   // the snapshot that is being taken, or was last
 	within   bool     // a snapshot is being taken
 	complete bool     // there has been a complete one
@@ -45,7 +46,7 @@ type state struct {
 
 func newStates(s *front, keysOnly, keep bool) *states {
 	return &states{
-		s: s, keysOnly: keysOnly, keep: keep, changed: true,
+		s: s, keysOnly: keysOnly, keep: keep,
 		keys:  make(map[string]*state),
 		ready: make(chan struct{}, 1), first: make(chan struct{}), progress: make(chan struct{}, 1),
 	}
@@ -117,7 +118,7 @@ func (w *states) Synced() {
 		w.complete = true
 		close(w.first)
 	}
-	if w.changed {
+	if w.changed() {
 		poke(w.ready)
 	}
 }
@@ -128,10 +129,14 @@ func (w *states) broken() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.within = false
-	if w.complete && w.changed {
+	if w.complete && w.changed() {
 		poke(w.ready)
 	}
 }
+
+// changed tells whether there is something that the reader does not know; w.mu is
+// held. A key that came and went meanwhile is nothing to tell.
+func (w *states) changed() bool { return !w.taken || w.gone || w.news.head != nil }
 
 // remove notes that a key is gone; w.mu is held.
 func (w *states) remove(st *state) {
@@ -146,6 +151,7 @@ func (w *states) remove(st *state) {
 	st.revision, st.pair = 0, nil
 	w.note(st)
 	if st.given == 0 || w.keep {
+		w.gone = w.gone || st.given != 0
 		w.forget(st) // the reader never knew it, or is given what exists
 	}
 }
@@ -177,10 +183,9 @@ func compareKey(st *state, key string) int { return strings.Compare(st.key, key)
 
 // note marks a state as news; w.mu is held.
 func (w *states) note(st *state) {
-	if !w.keep && !st.news {
+	if !st.news {
 		w.news.append(st)
 	}
-	w.changed = true
 	if w.complete && !w.within {
 		poke(w.ready)
 	}
@@ -199,10 +204,10 @@ func (w *states) forget(st *state) {
 func (w *states) takeOne(key string) *valkeyrie.KVPair {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.complete || w.within || !w.changed {
+	if !w.complete || w.within || !w.changed() {
 		return nil
 	}
-	w.changed = false
+	w.taken = true
 	st := w.keys[key]
 	if st == nil {
 		return &valkeyrie.KVPair{Key: key}
@@ -244,7 +249,7 @@ func (w *states) takeEvents(most int) []valkeyrie.Event {
 			delete(w.keys, st.key)
 		}
 	}
-	w.changed = w.news.head != nil
+	w.taken = true
 	return events
 }
 
@@ -252,10 +257,14 @@ func (w *states) takeEvents(most int) []valkeyrie.Event {
 func (w *states) takeAll() []*valkeyrie.KVPair {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.complete || w.within || !w.changed {
+	if !w.complete || w.within || !w.changed() {
 		return nil
 	}
-	w.changed = false
+	w.taken, w.gone = true, false
+	for st := w.news.head; st != nil; st = w.news.head {
+		w.news.remove(st)
+		st.given = st.revision
+	}
 	w.sort()
 	bytes := 0
 	for _, st := range w.sorted {

@@ -203,6 +203,38 @@ func TestAStalledReaderCostsNoMoreThanTheKeys(t *testing.T) {
 	})
 }
 
+func TestAKeyThatCameAndWentUnseenIsNothingToTell(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, &scripted{}, nil)
+		one, tree := newStates(s, false, false), newStates(s, false, true)
+		for _, w := range []*states{one, tree} {
+			snapshot(w)
+		}
+		require.NotNil(t, one.takeOne("d/a"), "the state at the start")
+		require.NotNil(t, tree.takeAll())
+		for _, w := range []*states{one, tree} {
+			w.Put(pair("d/a", "v", 1))
+			w.Delete("d/a")
+			snapshot(w)
+		}
+		assert.Nil(t, one.takeOne("d/a"), "absent, as before")
+		assert.Nil(t, tree.takeAll(), "empty, as before")
+
+		for _, w := range []*states{one, tree} {
+			w.Put(pair("d/a", "v", 2))
+		}
+		require.NotNil(t, one.takeOne("d/a"))
+		require.Len(t, tree.takeAll(), 1)
+		for _, w := range []*states{one, tree} {
+			w.Delete("d/a")
+		}
+		assert.Equal(t, &valkeyrie.KVPair{Key: "d/a", LastIndex: 2}, one.takeOne("d/a"))
+		assert.Equal(t, []*valkeyrie.KVPair{}, tree.takeAll())
+		assert.Nil(t, one.takeOne("d/a"))
+		assert.Nil(t, tree.takeAll())
+	})
+}
+
 func keysOf(pairs []*valkeyrie.KVPair) (keys []string) {
 	for _, p := range pairs {
 		keys = append(keys, p.Key)
