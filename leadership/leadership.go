@@ -37,7 +37,7 @@
 // tells it. After one died or was cut off, the next one follows within the TTL
 // and the bound that docs/compatibility.md states for the backend. After an
 // outage of the store it may take up to 5 s more, the longest pause between
-// two attempts.
+// two attempts, and what the backend's client takes to notice a dead connection.
 package leadership
 
 import (
