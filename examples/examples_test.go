@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,15 +21,18 @@ import (
 
 func TestMain(m *testing.M) { testserver.Main(m) }
 
-// stores is every backend, and where it is.
+// stores is every backend, and the flags that say where its server is; nil for
+// one that has no server.
 var stores = []struct {
-	name      string
-	endpoints func(t testing.TB) []string // nil: the example's own default
+	name  string
+	flags func(t testing.TB) []string
 }{
 	{"boltdb", nil},
 	{"memory", nil},
-	{"etcdv3", func(t testing.TB) []string { return testserver.EtcdV3(t).Endpoints }},
+	{"etcdv3", func(t testing.TB) []string { return at(testserver.EtcdV3(t).Endpoints...) }},
 }
+
+func at(endpoints ...string) []string { return []string{"-endpoints", strings.Join(endpoints, ",")} }
 
 // programs is every example that ends by itself, and lines that it prints, in
 // this order.
@@ -63,8 +67,8 @@ func TestExamples(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			t.Parallel()
 			args := []string{"-store", s.name}
-			if s.endpoints != nil {
-				args = append(args, "-endpoints", strings.Join(s.endpoints(t), ","))
+			if s.flags != nil {
+				args = append(args, s.flags(t)...)
 			}
 			for name, lines := range programs {
 				t.Run(name, func(t *testing.T) {
@@ -76,7 +80,7 @@ func TestExamples(t *testing.T) {
 			}
 			t.Run("leader", func(t *testing.T) {
 				t.Parallel()
-				if s.endpoints == nil {
+				if s.flags == nil {
 					contains(t, output(t, filepath.Join(bin, "leader"), args...), []string{
 						"this one plays three", " leads, with token ", " is told to stop", " leads, with token ",
 						" is told to stop", " leads, with token ", " is told to stop", "nobody is left",
@@ -108,7 +112,6 @@ func build(t *testing.T) (dir string) {
 			}
 		}
 	}
-	t.Log(args)
 	out, err := exec.Command("go", append(args, "./...")...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return dir
@@ -143,7 +146,7 @@ func leaders(t *testing.T, program string, args []string) {
 	lines := make(chan said, 1000)
 	running := make(map[string]*exec.Cmd)
 	for _, name := range []string{"a", "b", "c"} {
-		cmd := exec.CommandContext(t.Context(), program, append(args, "-name", name, "-ttl", "2s")...)
+		cmd := exec.CommandContext(t.Context(), program, slices.Concat(args, []string{"-name", name, "-ttl", "2s"})...)
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
 		require.NoError(t, cmd.Start())
