@@ -133,7 +133,7 @@ func (v *electorate) note(s saying) {
 		return
 	}
 	for _, one := range v.reigns {
-		if one.token == token && one.to.IsZero() {
+		if one.token == token && (one.to.IsZero() || when.Before(one.to)) { // perhaps it was killed right after that
 			one.to, one.missed = when, time.Duration(missed)
 		}
 	}
