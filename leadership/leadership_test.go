@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"os/exec"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -206,14 +204,6 @@ func free(t *testing.T, kv valkeyrie.Store) {
 	_, err = l.TryLock(context.Background())
 	require.NoError(t, err, "the election is held")
 	require.NoError(t, l.Unlock(context.Background()))
-}
-
-// A service that wants elections on one backend must not get the clients of others.
-func TestImportsNothingButTheRoot(t *testing.T) {
-	out, err := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".").Output()
-	require.NoError(t, err)
-	assert.ElementsMatch(t, []string{"github.com/kvtools/valkeyrie", "github.com/kvtools/valkeyrie/leadership"},
-		strings.Fields(string(out)))
 }
 
 func TestArgumentsAreChecked(t *testing.T) {
