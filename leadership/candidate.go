@@ -241,6 +241,9 @@ func (c *Candidate) RunForElection(ctx context.Context) (elected <-chan bool, er
 				return nil // nobody knows that it began
 			}
 			<-term.Done()
+			if ctx.Err() != nil {
+				return nil // the end of the channel says it
+			}
 			select {
 			case terms <- false:
 			case <-ctx.Done():

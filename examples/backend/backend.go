@@ -92,14 +92,14 @@ func (s *Server) check(key string, create bool, ifRevision uint64) error {
 	return nil
 }
 
-func (d *driver) Get(_ context.Context, key string, _ valkeyrie.ReadOptions) (*valkeyrie.KVPair, error) {
+func (d *driver) Get(_ context.Context, key string, opts valkeyrie.ReadOptions) (*valkeyrie.KVPair, error) {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
 	it, ok := d.s.live(key)
 	if !ok {
 		return nil, valkeyrie.ErrKeyNotFound
 	}
-	return it.pair(key, false), nil
+	return it.pair(key, opts.KeysOnly), nil
 }
 
 // pair returns what belongs to the caller.
