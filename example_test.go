@@ -122,3 +122,174 @@ func ExampleStore_newLock() {
 
 	// Output: working, with a token: true
 }
+
+// open opens a store that lives in this process.
+func open() (context.Context, valkeyrie.Store) {
+	kv, err := valkeyrie.NewStore("memory", nil, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return context.Background(), kv
+}
+
+// must is for the errors that these examples do not expect.
+func must(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A missing key is an error that can be told from others; Exists has none.
+func ExampleStore_get() {
+	ctx, kv := open()
+	defer kv.Close()
+	must(kv.Put(ctx, "config/limit", []byte("100"), nil))
+	pair, err := kv.Get(ctx, "/config//limit/", nil) // the same key
+	must(err)
+	fmt.Printf("%s = %s\n", pair.Key, pair.Value)
+
+	must(kv.Delete(ctx, "config/limit"))
+	exists, err := kv.Exists(ctx, "config/limit", nil)
+	must(err)
+	_, err = kv.Get(ctx, "config/limit", nil)
+	fmt.Println(exists, errors.Is(err, valkeyrie.ErrKeyNotFound))
+
+	// Output:
+	// config/limit = 100
+	// false true
+}
+
+// Every error says which call on which backend and key went wrong.
+func ExampleOpError() {
+	ctx, kv := open()
+	defer kv.Close()
+	_, err := kv.Get(ctx, "config/limit", nil)
+	fmt.Println(err)
+	var failed *valkeyrie.OpError
+	fmt.Println(errors.As(err, &failed), failed.Op, failed.Key)
+
+	// Output:
+	// memory: Get "config/limit": key not found
+	// true Get config/limit
+}
+
+// Walk needs no memory for a directory however large; List has it sorted.
+func ExampleStore_walk() {
+	ctx, kv := open()
+	defer kv.Close()
+	for _, key := range []string{"users/ada", "users/ben", "users/ben/keys/1", "usersettings"} {
+		must(kv.Put(ctx, key, []byte("…"), nil))
+	}
+	n := 0
+	for _, err := range kv.Walk(ctx, "users", &valkeyrie.ReadOptions{KeysOnly: true}) {
+		must(err)
+		n++
+	}
+	fmt.Println(n, "keys below users/")
+	pairs, err := kv.List(ctx, "users", nil)
+	must(err)
+	for _, p := range pairs {
+		fmt.Println(p.Key)
+	}
+	must(kv.DeleteTree(ctx, "users"))
+	left, err := kv.Exists(ctx, "usersettings", nil)
+	must(err)
+	fmt.Println("usersettings is left:", left)
+
+	// Output:
+	// 3 keys below users/
+	// users/ada
+	// users/ben
+	// users/ben/keys/1
+	// usersettings is left: true
+}
+
+// A key is taken away only by who has seen its latest state.
+func ExampleStore_atomicDelete() {
+	ctx, kv := open()
+	defer kv.Close()
+	_, job, err := kv.AtomicPut(ctx, "jobs/1", []byte("resize"), nil, nil) // creates
+	must(err)
+	must(kv.Put(ctx, "jobs/1", []byte("resize, urgently"), nil)) // by somebody else
+	_, err = kv.AtomicDelete(ctx, "jobs/1", job)
+	fmt.Println("changed meanwhile:", errors.Is(err, valkeyrie.ErrKeyModified))
+	job, err = kv.Get(ctx, "jobs/1", nil)
+	must(err)
+	deleted, err := kv.AtomicDelete(ctx, "jobs/1", job)
+	must(err)
+	fmt.Println("deleted:", deleted)
+
+	// Output:
+	// changed meanwhile: true
+	// deleted: true
+}
+
+// The first state is the one now; a key that is not there has no value.
+func ExampleStore_watch() {
+	ctx, kv := open()
+	defer kv.Close()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	states, err := kv.Watch(ctx, "config/limit", nil)
+	must(err)
+	fmt.Println("there:", (<-states).Value != nil)
+	must(kv.Put(ctx, "config/limit", []byte("100"), nil))
+	fmt.Printf("now: %s\n", (<-states).Value)
+	stop()
+	for range states { // is closed soon
+	}
+
+	// Output:
+	// there: false
+	// now: 100
+}
+
+// Each state is the whole directory, sorted.
+func ExampleStore_watchTree() {
+	ctx, kv := open()
+	defer kv.Close()
+	states, err := kv.WatchTree(ctx, "services/web", nil)
+	must(err)
+	fmt.Println(len(<-states), "instances")
+	must(kv.Put(ctx, "services/web/1", []byte("10.0.0.1:8080"), nil))
+	for _, p := range <-states {
+		fmt.Printf("%s at %s\n", p.Key, p.Value)
+	}
+
+	// Output:
+	// 0 instances
+	// services/web/1 at 10.0.0.1:8080
+}
+
+// TryLock does not wait. Who has the lock can be read from its key.
+func ExampleLocker_tryLock() {
+	ctx, kv := open()
+	defer kv.Close()
+	first, err := kv.NewLock(ctx, "locks/reports", &valkeyrie.LockOptions{Value: []byte("worker 1")})
+	must(err)
+	second, err := kv.NewLock(ctx, "locks/reports", &valkeyrie.LockOptions{Value: []byte("worker 2")})
+	must(err)
+	_, err = first.TryLock(ctx)
+	must(err)
+	if _, err := second.TryLock(ctx); errors.Is(err, valkeyrie.ErrLockHeld) {
+		holder, err := kv.Get(ctx, "locks/reports", nil)
+		must(err)
+		fmt.Printf("held by %s\n", holder.Value)
+	}
+	must(first.Unlock(ctx))
+	_, err = second.TryLock(ctx)
+	fmt.Println("now it is free:", err == nil)
+
+	// Output:
+	// held by worker 1
+	// now it is free: true
+}
+
+// The error of a backend that is not imported says what to do.
+func ExampleNewStore_unknown() {
+	_, err := valkeyrie.NewStore("etcdv3", []string{"10.0.0.1:2379"}, nil)
+	fmt.Println(err)
+
+	// Output:
+	// valkeyrie: unknown backend "etcdv3": add the import _ "github.com/kvtools/valkeyrie/store/etcdv3" (imported: memory)
+}

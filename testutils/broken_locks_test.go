@@ -11,13 +11,10 @@ import (
 )
 
 var lockDefects = []defect{
-	{"a lock excludes only within its store", "Locks/one holder at a time",
-		func(s kvstore) kvstore {
-			id := stores.Add(1)
-			return locks{s, func(ctx context.Context, key string, opts *valkeyrie.LockOptions) (valkeyrie.Locker, error) {
-				return s.NewLock(ctx, fmt.Sprintf("%s-%d", key, id), opts)
-			}}
-		}},
+	{"a lock excludes only within its store", "Locks/one holder at a time", apart},
+	{"a lock excludes only within its store: elections", "Elections/of five candidates one leads at a time, and tokens grow", apart},
+	{"lost is never closed: elections", "Elections/a leader whose key is deleted or overwritten has lost, and campaigns again",
+		onLockers(func(l valkeyrie.Locker, _ lockInfo) valkeyrie.Locker { return &neverLost{l} })},
 	{"lost is never closed", "Locks/a deletion of the key ends the hold", onLockers(func(l valkeyrie.Locker, _ lockInfo) valkeyrie.Locker {
 		return &neverLost{l}
 	})},
@@ -46,6 +43,14 @@ var lockDefects = []defect{
 
 // stores counts the stores, to tell them apart.
 var stores atomic.Int64
+
+// apart gives the locks of each store keys of their own.
+func apart(s kvstore) kvstore {
+	id := stores.Add(1)
+	return locks{s, func(ctx context.Context, key string, opts *valkeyrie.LockOptions) (valkeyrie.Locker, error) {
+		return s.NewLock(ctx, fmt.Sprintf("%s-%d", key, id), opts)
+	}}
+}
 
 // locks is a store whose NewLock is another.
 type locks struct {

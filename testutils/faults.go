@@ -57,7 +57,7 @@ type faultCheck struct {
 // faultChecks lists all of them, the long ones first.
 func faultChecks() []faultCheck {
 	var all []faultCheck
-	for _, checks := range [][]faultCheck{historyFaults, watchFaults, lockFaults, ttlFaults, callFaults} {
+	for _, checks := range [][]faultCheck{historyFaults, watchFaults, lockFaults, electionFaults, ttlFaults, callFaults} {
 		all = append(all, checks...)
 	}
 	return all
@@ -69,7 +69,7 @@ func faultChecks() []faultCheck {
 // others of Harness's fields all but New and Baseline. It takes about a minute.
 //
 // A backend's test calls it as the first thing that it does, since RunFaults
-// starts that very test in a child process, as the client that is stopped:
+// starts that very test in child processes, as the clients that are stopped and killed:
 //
 //	func TestFaults(t *testing.T) {
 //		testutils.RunFaults(t, harness)
@@ -80,8 +80,8 @@ func faultChecks() []faultCheck {
 func RunFaults(t *testing.T, h Harness) {
 	h = h.withDefaults()
 	require.NotNil(t, h.Faults, "RunFaults needs Harness.Faults")
-	if role := os.Getenv(holderVariable); role != "" {
-		beHolder(t, h, role)
+	if role := os.Getenv(childVariable); role != "" {
+		beChild(t, h, role)
 		return
 	}
 	before := leakBaseline()

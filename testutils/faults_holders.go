@@ -20,14 +20,17 @@ type holders struct {
 	pulse *pulse // may be nil
 
 	mu    sync.Mutex
-	in    map[valkeyrie.Locker]<-chan struct{}
+	in    map[tokened]<-chan struct{}
 	token uint64 // of the last acquisition
 	count int
 }
 
+// tokened is what holds: a Locker, or a leader for one term.
+type tokened interface{ Token() uint64 }
+
 // enter is an error when somebody else holds the lock still, or when the token
 // does not tell the later acquisition from the earlier.
-func (h *holders) enter(l valkeyrie.Locker, lost <-chan struct{}) error {
+func (h *holders) enter(l tokened, lost <-chan struct{}) error {
 	token := l.Token()
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -43,7 +46,7 @@ func (h *holders) enter(l valkeyrie.Locker, lost <-chan struct{}) error {
 		return fmt.Errorf("token %d was given out after token %d", token, h.token)
 	}
 	if h.in == nil {
-		h.in = make(map[valkeyrie.Locker]<-chan struct{})
+		h.in = make(map[tokened]<-chan struct{})
 	}
 	h.in[l], h.token = lost, max(token, h.token)
 	h.count++
@@ -65,7 +68,7 @@ func (h *holders) excused(held <-chan struct{}) bool {
 	}
 }
 
-func (h *holders) leave(l valkeyrie.Locker) {
+func (h *holders) leave(l tokened) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.in, l)

@@ -19,12 +19,30 @@ import (
 	"github.com/kvtools/valkeyrie"
 )
 
-// holderVariable makes RunFaults be the holder of a lock in a child process. Its
-// value is the server's address, the key and the TTL.
-const holderVariable = "VALKEYRIE_FAULTS_HOLDER"
+// childVariable makes RunFaults be a client in a child process. Its value is the
+// role, the server's address, a key and a TTL, and what else the role needs.
+const childVariable = "VALKEYRIE_FAULTS_CHILD"
 
-// holderPrefix begins the lines of the holder that are meant for its parent.
-const holderPrefix = "holder: "
+// childPrefix begins the lines of a child that are meant for its parent.
+const childPrefix = "child: "
+
+// tell sends a line to the parent.
+func tell(format string, args ...any) { fmt.Printf(childPrefix+format+"\n", args...) }
+
+// beChild opens a store and plays a role until its parent closes its input.
+func beChild(t *testing.T, h Harness, role string) {
+	fields := strings.Fields(role)
+	require.GreaterOrEqual(t, len(fields), 4, childVariable)
+	ttl, err := time.ParseDuration(fields[3])
+	require.NoError(t, err)
+	play := map[string]func(*testing.T, kvstore, string, time.Duration, []string){
+		"holder": beHolder, "candidate": beCandidate,
+	}[fields[0]]
+	require.NotNil(t, play, "no role %q", fields[0])
+	s := h.Faults.Open(t, fields[1], &valkeyrie.Config{})
+	defer s.Close()
+	play(t, s, fields[2], ttl, fields[4:])
+}
 
 // beHolder takes the lock and then answers each line from its parent with one:
 //
@@ -32,25 +50,15 @@ const holderPrefix = "holder: "
 //	          without looking whether it still holds the lock
 //	lost      whether lost is closed within a few seconds
 //	unlock    what Unlock returns
-func beHolder(t *testing.T, h Harness, role string) {
-	var addr, key string
-	var ttl time.Duration
-	fields := strings.Fields(role)
-	require.Len(t, fields, 3, holderVariable)
-	addr, key = fields[0], fields[1]
-	ttl, err := time.ParseDuration(fields[2])
-	require.NoError(t, err)
-
+func beHolder(t *testing.T, s kvstore, key string, ttl time.Duration, _ []string) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	s := h.Faults.Open(t, addr, &valkeyrie.Config{})
-	defer s.Close()
 	l, err := s.NewLock(ctx, key, &valkeyrie.LockOptions{TTL: ttl, Value: []byte("holder")})
 	require.NoError(t, err)
 	lost, err := l.Lock(ctx)
 	require.NoError(t, err)
 	token := l.Token()
-	fmt.Printf("%slocked %d\n", holderPrefix, token)
+	tell("locked %d", token)
 
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
@@ -72,24 +80,25 @@ func beHolder(t *testing.T, h Harness, role string) {
 				answer = "not held"
 			}
 		}
-		fmt.Println(holderPrefix + answer)
+		tell("%s", answer)
 	}
 }
 
-// holder is the child process.
-type holder struct {
+// child is a child process.
+type child struct {
 	r       *rig
 	process *os.Process
-	in      io.Writer
+	in      io.WriteCloser
 	answers chan string
 }
 
-// startHolder starts the calling test again as the holder of a lock.
-func (r *rig) startHolder(key string, ttl time.Duration) *holder {
+// startChild starts the calling test again, to play a role on the server.
+func (r *rig) startChild(role, key string, ttl time.Duration, more ...string) *child {
 	r.Helper()
 	test, _, _ := strings.Cut(r.Name(), "/")
 	cmd := exec.Command(os.Args[0], "-test.run=^"+regexp.QuoteMeta(test)+"$", "-test.timeout=2m", "-test.count=1")
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s", holderVariable, r.server.Addr, key, ttl))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %s %s",
+		childVariable, role, r.server.Addr, key, ttl, strings.Join(more, " ")))
 	cmd.SysProcAttr = dieWithParent()
 	in, err := cmd.StdinPipe()
 	require.NoError(r, err)
@@ -98,16 +107,16 @@ func (r *rig) startHolder(key string, ttl time.Duration) *holder {
 	cmd.Stderr = cmd.Stdout
 	require.NoError(r, cmd.Start())
 
-	h := &holder{r: r, process: cmd.Process, in: in, answers: make(chan string, 100)}
+	c := &child{r: r, process: cmd.Process, in: in, answers: make(chan string, 100)}
 	read := make(chan struct{})
 	var rest strings.Builder // what else it printed
 	go func() {
 		defer close(read)
-		defer close(h.answers)
+		defer close(c.answers)
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			if answer, ok := strings.CutPrefix(lines.Text(), holderPrefix); ok {
-				h.answers <- answer
+			if answer, ok := strings.CutPrefix(lines.Text(), childPrefix); ok {
+				c.answers <- answer
 			} else {
 				rest.WriteString("\n" + lines.Text())
 			}
@@ -118,26 +127,26 @@ func (r *rig) startHolder(key string, ttl time.Duration) *holder {
 		<-read
 		_ = cmd.Wait()
 		if r.Failed() {
-			r.Logf("the holder printed:%s", rest.String())
+			r.Logf("a child printed:%s", rest.String())
 		}
 	})
-	return h
+	return c
 }
 
 // ask sends a line and returns the answer.
-func (h *holder) ask(what string) string {
-	h.r.Helper()
-	_, err := io.WriteString(h.in, what+"\n")
-	require.NoError(h.r, err)
-	return receive(h.r.env, h.answers, "the holder's answer to "+what)
+func (c *child) ask(what string) string {
+	c.r.Helper()
+	_, err := io.WriteString(c.in, what+"\n")
+	require.NoError(c.r, err)
+	return receive(c.r.env, c.answers, "the child's answer to "+what)
 }
 
 // askToken is ask for an answer that is a token.
-func (h *holder) askToken(answer string) uint64 {
-	h.r.Helper()
+func (c *child) askToken(answer string) uint64 {
+	c.r.Helper()
 	token, err := strconv.ParseUint(answer, 10, 64)
-	require.NoError(h.r, err)
-	require.Positive(h.r, token)
+	require.NoError(c.r, err)
+	require.Positive(c.r, token)
 	return token
 }
 
@@ -160,7 +169,7 @@ func lockOfStoppedHolder(r *rig) {
 	lockThread(r)
 	key, ttl := r.key("lock"), r.h.LockTTL
 	var guarded checker
-	old := r.startHolder(key, ttl)
+	old := r.startChild("holder", key, ttl)
 	answer, ok := strings.CutPrefix(receive(r.env, old.answers, "the holder's lock"), "locked ")
 	require.True(r, ok)
 	token := old.askToken(answer)

@@ -30,6 +30,7 @@ func areas() []area {
 		{"WatchTree", watchTreeChecks},
 		{"Events", eventsChecks},
 		{"Locks", lockChecks},
+		{"Elections", electionChecks},
 		{"Contexts", contextChecks},
 		{"Close", closeChecks},
 		{"Linearizability", historyChecks},

@@ -172,3 +172,21 @@ func mustGetwd(t testing.TB) string {
 	require.NoError(t, err)
 	return dir
 }
+
+// docs/migrating.md says so.
+func TestWhatOlderReleasesWroteIsLeftAlone(t *testing.T) {
+	ctx, path := testContext(t), filepath.Join(t.TempDir(), "meta.db")
+	require.NoError(t, writeOld(path, "shared", "config/limit", "100").Close())
+
+	s := open(t, path, &boltdb.Options{Bucket: "shared"})
+	_, err := s.Get(ctx, "config/limit", nil)
+	require.ErrorIs(t, err, valkeyrie.ErrCorrupt)
+	_, _, err = s.AtomicPut(ctx, "config/limit", nil, nil, nil)
+	require.ErrorIs(t, err, valkeyrie.ErrCorrupt)
+	own := open(t, path, &boltdb.Options{Bucket: "own"})
+	require.NoError(t, own.Put(ctx, "config/limit", []byte("200"), nil), "a bucket of its own in the same file")
+	require.NoError(t, s.Put(ctx, "config/limit", []byte("100"), nil))
+	p, err := s.Get(ctx, "config/limit", nil)
+	require.NoError(t, err)
+	require.Equal(t, "100", string(p.Value))
+}

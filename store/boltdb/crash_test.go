@@ -18,6 +18,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/leadership"
 	"github.com/kvtools/valkeyrie/store/boltdb"
 )
 
@@ -50,6 +51,19 @@ func child(role string) int {
 			return 1
 		}
 		fmt.Println(l.Token())
+	case "lead":
+		c, err := leadership.NewCandidate(s, "leader", "node", &leadership.CandidateOptions{TTL: time.Hour})
+		if err == nil {
+			err = c.Run(ctx, func(_ context.Context, term leadership.Term) error {
+				fmt.Println(term.Token)
+				_, err := io.Copy(io.Discard, os.Stdin)
+				return err
+			})
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	case "write":
 		var mu sync.Mutex
 		for g := range 8 {
@@ -206,4 +220,18 @@ func TestSecondProcess(t *testing.T) {
 	}()
 	first.kill(t)
 	require.NoError(t, <-opened)
+}
+
+// The file goes on to the next process with all that is in it: five that want to
+// lead, each killed when it does.
+func TestKilledLeadersAreFollowed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "meta.db")
+	var last uint64
+	for range 5 {
+		p := startChild(t, "lead", path)
+		token := parseToken(t, p.line(t)) // within 5 s, for which it waits for the file, and not after the TTL
+		require.Greater(t, token, last)
+		last = token
+		require.Empty(t, p.kill(t))
+	}
 }

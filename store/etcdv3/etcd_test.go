@@ -41,6 +41,33 @@ func TestKeysOfOtherToolsWithALeadingSlash(t *testing.T) {
 	assert.Equal(t, "ours", string(r.Kvs[0].Value), "a value is stored as it is")
 }
 
+// docs/migrating.md says so.
+func TestWhatOlderReleasesLeft(t *testing.T) {
+	ctx := within(t, time.Minute)
+	endpoints := testserver.EtcdV3(t).Endpoints
+	c := raw(t, endpoints)
+	for _, key := range []string{"older/limit", "older/leader", "older/leader___lock/694d7c1b4e1b8d05"} {
+		_, err := c.Put(ctx, key, "theirs")
+		require.NoError(t, err)
+	}
+	s := open(t, endpoints, nil)
+	old, err := s.Get(ctx, "older/limit", nil)
+	require.NoError(t, err)
+	assert.Equal(t, "theirs", string(old.Value))
+	_, _, err = s.AtomicPut(ctx, "older/limit", []byte("ours"), old, nil)
+	require.NoError(t, err)
+
+	l, err := s.NewLock(ctx, "older/leader", nil)
+	require.NoError(t, err)
+	_, err = l.TryLock(ctx)
+	require.ErrorIs(t, err, valkeyrie.ErrLockHeld, "the key that a lock left behind")
+	require.NoError(t, s.Delete(ctx, "older/leader"))
+	_, err = l.TryLock(ctx)
+	require.NoError(t, err)
+	require.NoError(t, l.Unlock(ctx))
+	require.NoError(t, s.DeleteTree(ctx, "older"))
+}
+
 func TestWritesWithTTLShareLeases(t *testing.T) {
 	const keys = 2500
 	ctx := within(t, time.Minute)
