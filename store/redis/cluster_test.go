@@ -122,6 +122,7 @@ func (m *mover) owner(slot int) int {
 }
 
 func TestSlotsMoveWhileTheStoreIsUsed(t *testing.T) {
+	t.Parallel()
 	r := testserver.StartRedisCluster(t, 3)
 	ctx := within(t, 3*time.Minute)
 	s := open(t, r.Endpoints[:1], nil, &Options{Cluster: true, ResyncInterval: time.Hour})
@@ -239,7 +240,23 @@ func TestSlotsMoveWhileTheStoreIsUsed(t *testing.T) {
 	}, 20*time.Second, 10*time.Millisecond, "the watch of the tree")
 }
 
+func TestAClusterThatCannotHelp(t *testing.T) {
+	ctx := within(t, time.Minute)
+	stranger := open(t, testserver.RedisCluster(t).Endpoints, &valkeyrie.Config{Username: "nobody", Password: "x"}, &Options{Cluster: true})
+	_, err := stranger.Get(ctx, "k", nil)
+	require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
+	_, err = stranger.List(ctx, "d", nil)
+	require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
+
+	none := open(t, testserver.Redis(t).Endpoints, nil, &Options{Cluster: true})
+	err = none.Put(ctx, "k", nil, nil)
+	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
+	require.ErrorContains(t, err, "cluster support disabled")
+	require.ErrorContains(t, err, testserver.Redis(t).Endpoints[0], "it says whom it asked")
+}
+
 func TestAPrimaryOfAClusterThatIsAwayIsTold(t *testing.T) {
+	t.Parallel()
 	r := testserver.StartRedisCluster(t, 3)
 	ctx := within(t, 2*time.Minute)
 	s := open(t, r.Endpoints, nil, &Options{Cluster: true})

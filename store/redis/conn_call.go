@@ -13,12 +13,6 @@ type command struct {
 	args []any
 }
 
-// optional tells whether an error that a server answered to a command which opens
-// a connection is no reason to give it up: the user has no right to it.
-func (c command) optional(err error) bool {
-	return isCode(err, "NOPERM") && (c.name == "PING" || c.name == "ROLE")
-}
-
 // call is a command, or a batch of them that are sent with nothing in between,
 // on its way through a pipe. A call goes through one pipe once.
 type call struct {
@@ -87,11 +81,11 @@ func (c *call) size() int {
 	return 1
 }
 
-// smallCall is up to how many bytes the arguments of a small call have: what any
-// system's socket takes without being read.
+// smallCall is up to how many bytes the arguments of a small call have: what the
+// socket of any system takes without waiting.
 const smallCall = 16 << 10
 
-// small tells whether a call surely fits into the buffers of an idle connection.
+// small tells whether a call surely fits into the buffers of a connection.
 func (c *call) small() bool {
 	if c.batch != nil {
 		return false

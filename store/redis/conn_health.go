@@ -24,6 +24,9 @@ func (p *pipe) fail(err error) {
 	if first {
 		p.err = err
 		close(p.broken)
+		if l := p.express.line; l != nil {
+			_ = l.socket.Close()
+		}
 	}
 	p.mu.Unlock()
 	if first {
@@ -73,6 +76,7 @@ func (p *pipe) look(ctx context.Context, timeout time.Duration) {
 			return
 		case <-tick.C:
 		}
+		p.restExpress(timeout)
 		silent := p.socket.silence()
 		switch {
 		case p.written.Load() != p.read.Load():

@@ -15,9 +15,10 @@ import (
 // link is a pipe to one server that is opened when it is needed and opened again
 // when it broke, with growing pauses between attempts.
 type link struct {
-	d    *driver
-	dial dialer
-	cur  atomic.Pointer[pipe]
+	d       *driver
+	dial    dialer
+	express bool // callers who are alone have a connection of their own
+	cur     atomic.Pointer[pipe]
 
 	mu      sync.Mutex
 	opening *opening // nil: nobody dials
@@ -126,11 +127,14 @@ func (l *link) run(o *opening) {
 func (l *link) try() (*pipe, error) {
 	ctx, cancel := context.WithTimeout(l.d.ctx, l.d.config.ConnectionTimeout)
 	defer cancel()
-	p, err := l.dial(ctx, nil)
-	if err != nil && l.d.ctx.Err() != nil {
-		err = valkeyrie.ErrClosed
+	opened, err := l.dial(ctx)
+	switch {
+	case err == nil:
+		return l.d.newPipe(opened, nil)
+	case l.d.ctx.Err() != nil:
+		return nil, valkeyrie.ErrClosed
 	}
-	return p, l.d.late(err)
+	return nil, l.d.late(err)
 }
 
 // late hides that a context ended which was made here for ConnectionTimeout: it
@@ -151,7 +155,14 @@ func (l *link) do(ctx context.Context, c *call) (*call, error) {
 		if err != nil {
 			return c, &noReply{err: err}
 		}
-		if err = p.do(ctx, c); err == nil {
+		used := false
+		if l.express {
+			used, err = p.doAlone(ctx, l.d, c)
+		}
+		if !used {
+			err = p.do(ctx, c)
+		}
+		if err == nil {
 			return c, nil
 		}
 		if !l.resend(ctx, c, err, attempt) {

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/gomodule/redigo/redis"
+	"github.com/kvtools/valkeyrie"
 )
 
 // pipe is a connection that many callers share. Calls queue up for its writer,
@@ -18,13 +18,10 @@ import (
 //
 // redigo allows one goroutine to send and flush and another one to receive.
 type pipe struct {
-	conn   redis.Conn
-	socket *socket
-	push   func(message []any) // takes what a subscription delivers; nil without
-	addr   string              // of the server
-	opened time.Time
-
-	sending sync.Mutex // held by who sends: the writer, or a caller who is alone
+	*line
+	push    func(message []any) // takes what a subscription delivers; nil without
+	opened  time.Time
+	express express
 
 	mu     sync.Mutex
 	queue  []*call // for the writer
@@ -38,16 +35,11 @@ type pipe struct {
 	read    atomic.Int64  // how many have come
 }
 
-func newPipe(s *socket) *pipe {
-	return &pipe{
-		conn: redis.NewConn(s, 0, 0), socket: s, opened: time.Now(),
-		wake: make(chan struct{}, 1), broken: make(chan struct{}),
-	}
-}
-
-// run starts what moves the calls; false when the store is closed.
-func (p *pipe) run(d *driver) bool {
-	return d.running.Go(func() {
+// newPipe makes a pipe of a connection, and starts what moves its calls. It fails
+// when the store is closed.
+func (d *driver) newPipe(l *line, push func([]any)) (*pipe, error) {
+	p := &pipe{line: l, push: push, opened: time.Now(), wake: make(chan struct{}, 1), broken: make(chan struct{})}
+	started := d.running.Go(func() {
 		var own sync.WaitGroup
 		own.Go(p.write)
 		own.Go(p.receive)
@@ -55,47 +47,27 @@ func (p *pipe) run(d *driver) bool {
 		own.Wait()
 		p.failAll()
 	})
+	if !started {
+		_ = l.socket.Close()
+		return nil, valkeyrie.ErrClosed
+	}
+	return p, nil
 }
 
-// enqueue gives a call to the writer. A caller who is alone sends it by himself,
-// which saves the time that waking another goroutine takes: nothing is under way,
-// so that the network surely has room for a small call and sending cannot block.
+// enqueue gives a call to the writer.
 func (p *pipe) enqueue(c *call) error {
 	p.mu.Lock()
 	if p.err != nil {
 		p.mu.Unlock()
 		return &noReply{err: p.err}
 	}
-	first := len(p.queue) == 0
-	if first && p.written.Load() == p.read.Load() && c.small() && p.sending.TryLock() {
-		c.state.Store(sent)
-		p.expect(c)
-		p.mu.Unlock()
-		err := p.send(c)
-		if err == nil {
-			err = p.flush()
-		}
-		p.sending.Unlock()
-		if err != nil {
-			p.fail(err)
-		}
-		return nil
-	}
 	p.queue = append(p.queue, c)
+	first := len(p.queue) == 1
 	p.mu.Unlock()
 	if first {
 		poke(p.wake)
 	}
 	return nil
-}
-
-// expect notes that a call is being sent; p.mu is held.
-func (p *pipe) expect(c *call) {
-	if p.written.Load() == p.read.Load() {
-		p.socket.touch() // the silence begins now
-	}
-	p.flight = append(p.flight, c)
-	p.written.Add(int64(c.size()))
 }
 
 // await waits until a call is over or ctx is done. After an error that is a
@@ -133,10 +105,7 @@ func (p *pipe) write() {
 		case <-p.broken:
 			return
 		}
-		p.sending.Lock()
-		err := p.sendAll()
-		p.sending.Unlock()
-		if err != nil {
+		if err := p.sendAll(); err != nil {
 			p.fail(err)
 			return
 		}
@@ -168,14 +137,6 @@ func (p *pipe) sendAll() error {
 	}
 }
 
-// flush sends what redigo and the socket keep.
-func (p *pipe) flush() error {
-	if err := p.conn.Flush(); err != nil {
-		return err
-	}
-	return p.socket.flush()
-}
-
 // take moves what is in the queue to the flight, but for calls whose callers have
 // left, and returns it. Only the writer calls it.
 func (p *pipe) take() []*call {
@@ -186,15 +147,19 @@ func (p *pipe) take() []*call {
 	}
 	clear(p.taken)
 	p.taken, p.queue = p.queue, p.taken[:0]
+	if p.written.Load() == p.read.Load() {
+		p.socket.touch() // the silence begins now
+	}
 	kept := p.taken[:0]
 	for _, c := range p.taken {
 		if c.state.CompareAndSwap(waiting, sent) {
-			p.expect(c)
 			kept = append(kept, c)
+			p.written.Add(int64(c.size()))
 		}
 	}
 	clear(p.taken[len(kept):])
 	p.taken = kept
+	p.flight = append(p.flight, kept...)
 	return kept
 }
 

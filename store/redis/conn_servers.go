@@ -37,18 +37,18 @@ type server struct {
 	bulk  link // for what moves much data
 }
 
-// dialer opens a connection; push takes what subscriptions on it deliver.
-type dialer func(ctx context.Context, push func(message []any)) (*pipe, error)
+// dialer opens a connection.
+type dialer func(ctx context.Context) (*line, error)
 
 func newServer(d *driver, addr string, dial dialer) *server {
-	return &server{addr: addr, dial: dial, calls: link{d: d, dial: dial}, bulk: link{d: d, dial: dial}}
+	return &server{addr: addr, dial: dial, calls: link{d: d, dial: dial, express: true}, bulk: link{d: d, dial: dial}}
 }
 
 // dialTo opens connections to an address.
 func (d *driver) dialTo(addr string) dialer {
-	return func(ctx context.Context, push func(message []any)) (*pipe, error) {
-		p, _, err := d.dialServer(ctx, addr, push)
-		return p, err
+	return func(ctx context.Context) (*line, error) {
+		l, _, err := d.dialServer(ctx, addr)
+		return l, err
 	}
 }
 

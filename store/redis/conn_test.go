@@ -26,34 +26,82 @@ func proxied(t *testing.T, opts *Options) (*faultproxy.Proxy, valkeyrie.Store) {
 	return p, open(t, []string{p.Addr()}, nil, opts)
 }
 
-func TestACallerLeavesWithHisContext(t *testing.T) {
+// alone makes calls until a caller who is alone has a connection of his own.
+func alone(t *testing.T, p *faultproxy.Proxy, s valkeyrie.Store) {
+	t.Helper()
+	ctx := within(t, time.Minute)
+	require.Eventually(t, func() bool {
+		_, err := s.Exists(ctx, "alone", nil)
+		require.NoError(t, err)
+		return p.Connections() == 2
+	}, 20*time.Second, 100*time.Microsecond)
+	for range 2 * lonelyEnough {
+		require.NoError(t, s.Put(ctx, "alone", []byte("before"), nil))
+	}
+}
+
+func TestACallerWhoIsAloneLeavesWithHisContext(t *testing.T) {
 	p, s := proxied(t, nil)
-	require.NoError(t, s.Put(within(t, time.Minute), "leaves", nil, nil))
+	alone(t, p, s)
 	p.Blackhole(faultproxy.ToClient)
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
-	err := s.Put(ctx, "leaves", []byte("unknown"), nil)
+	err := s.Put(ctx, "alone", []byte("unknown"), nil)
 	require.ErrorIs(t, err, valkeyrie.ErrAmbiguous)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.Less(t, time.Since(began), time.Second)
 	require.NoError(t, p.Pass())
 	require.Eventually(t, func() bool {
-		got, err := s.Get(within(t, 10*time.Second), "leaves", nil)
+		got, err := s.Get(within(t, 10*time.Second), "alone", nil)
 		return err == nil && string(got.Value) == "unknown"
 	}, 20*time.Second, time.Millisecond)
 }
 
+// TestTheConnectionOfACallerWhoIsAloneDoesNotIdle: a write on one that the server
+// or what is between has closed would be ambiguous for no reason.
+func TestTheConnectionOfACallerWhoIsAloneDoesNotIdle(t *testing.T) {
+	p, s := proxied(t, &Options{ReplyTimeout: 300 * time.Millisecond})
+	alone(t, p, s)
+	require.Eventually(t, func() bool { return p.Connections() == 1 }, 20*time.Second, time.Millisecond)
+	require.NoError(t, s.Put(within(t, time.Minute), "alone", nil, nil))
+}
+
 func TestSilenceIsNoticedWithoutAContext(t *testing.T) {
-	p, s := proxied(t, &Options{ReplyTimeout: time.Second})
-	require.NoError(t, s.Put(context.Background(), "silence", nil, nil))
-	p.Blackhole(faultproxy.Both)
-	began := time.Now()
-	err := s.Put(context.Background(), "silence", nil, nil)
-	require.ErrorIs(t, err, valkeyrie.ErrAmbiguous)
-	assert.Less(t, time.Since(began), 5*time.Second)
-	require.NoError(t, p.Pass())
-	require.Eventually(t, func() bool { return s.Put(within(t, time.Minute), "silence", nil, nil) == nil }, 20*time.Second, time.Millisecond)
+	for name, warm := range map[string]bool{"on the shared connection": false, "alone": true} {
+		t.Run(name, func(t *testing.T) {
+			p, s := proxied(t, &Options{ReplyTimeout: time.Second})
+			require.NoError(t, s.Put(context.Background(), "silence", nil, nil))
+			if warm {
+				alone(t, p, s)
+			}
+			p.Blackhole(faultproxy.Both)
+			began := time.Now()
+			err := s.Put(context.Background(), "silence", nil, nil)
+			require.ErrorIs(t, err, valkeyrie.ErrAmbiguous)
+			assert.Less(t, time.Since(began), 5*time.Second)
+			require.NoError(t, p.Pass())
+			require.Eventually(t, func() bool { return s.Put(within(t, time.Minute), "silence", nil, nil) == nil }, 20*time.Second, time.Millisecond)
+		})
+	}
+}
+
+func TestACallOfACallerWhoIsAloneEndsWithClose(t *testing.T) {
+	p, s := proxied(t, nil)
+	alone(t, p, s)
+	p.Blackhole(faultproxy.ToClient)
+	got := make(chan error, 1)
+	go func() {
+		_, err := s.Get(context.Background(), "alone", nil)
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Fatalf("answered: %v", err)
+	case <-time.After(100 * time.Millisecond): // it is under way
+	}
+	require.NoError(t, s.Close())
+	require.ErrorIs(t, <-got, valkeyrie.ErrClosed)
 }
 
 func TestWhoLeavesEarlyDisturbsNobody(t *testing.T) {

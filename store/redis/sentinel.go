@@ -38,10 +38,10 @@ func newSentinels(d *driver, addrs []string) *sentinels {
 	s := &sentinels{d: d, addrs: addrs}
 	s.s = newServer(d, "", s.dial)
 	for _, addr := range addrs {
-		s.links = append(s.links, &link{d: d, dial: func(ctx context.Context, _ func([]any)) (*pipe, error) {
+		s.links = append(s.links, &link{d: d, dial: func(ctx context.Context) (*line, error) {
 			first := append(auth(d.opts.Sentinel.Username, d.opts.Sentinel.Password), command{name: "PING"})
-			p, _, err := d.dialWith(ctx, addr, nil, first)
-			return p, err
+			l, _, err := d.dialLine(ctx, addr, first)
+			return l, err
 		}})
 	}
 	return s
@@ -65,12 +65,12 @@ func (s *sentinels) do(ctx context.Context, key string, bulk bool, c *call) (*ca
 
 // dial connects to the primary. A sentinel that was cut off may tell an old one:
 // when that does not answer as a primary, another sentinel is asked next time.
-func (s *sentinels) dial(ctx context.Context, push func([]any)) (*pipe, error) {
+func (s *sentinels) dial(ctx context.Context) (*line, error) {
 	addr, err := s.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.dialPrimary(ctx, addr, push)
+	l, err := s.dialPrimary(ctx, addr)
 	if err != nil {
 		s.mu.Lock()
 		s.first++
@@ -79,23 +79,22 @@ func (s *sentinels) dial(ctx context.Context, push func([]any)) (*pipe, error) {
 	}
 	s.follow(addr)
 	s.looking.Do(func() { s.d.running.Go(s.look) })
-	return p, nil
+	return l, nil
 }
 
 // dialPrimary connects to a server that must be a primary.
-func (s *sentinels) dialPrimary(ctx context.Context, addr string, push func([]any)) (*pipe, error) {
-	p, replies, err := s.d.dialServer(ctx, addr, push, command{name: "ROLE"})
+func (s *sentinels) dialPrimary(ctx context.Context, addr string) (*line, error) {
+	l, replies, err := s.d.dialServer(ctx, addr, command{name: "ROLE"})
 	if err != nil {
 		return nil, err
 	}
 	if role, err := redis.Values(replies[0], nil); err == nil && len(role) > 0 {
 		if is, _ := redis.String(role[0], nil); is != "master" {
-			err := fmt.Errorf("%s, the primary according to a sentinel, is a %s", addr, is)
-			p.fail(err)
-			return nil, err
+			_ = l.socket.Close()
+			return nil, fmt.Errorf("%s, the primary according to a sentinel, is a %s", addr, is)
 		}
 	}
-	return p, nil
+	return l, nil
 }
 
 // look follows switches of the primary: one that is cut off from the sentinels

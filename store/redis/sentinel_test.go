@@ -52,6 +52,7 @@ func role(addr string) string {
 }
 
 func TestSentinelFailoverUnderLoad(t *testing.T) {
+	t.Parallel()
 	group := testserver.StartRedisSentinel(t)
 	ctx := within(t, 3*time.Minute)
 	s := open(t, group.Endpoints, nil, &Options{Sentinel: &Sentinel{MasterName: group.Master}})
@@ -118,6 +119,7 @@ func TestSentinelFailoverUnderLoad(t *testing.T) {
 }
 
 func TestATokenGrowsAcrossAFailover(t *testing.T) {
+	t.Parallel()
 	group := testserver.StartRedisSentinel(t)
 	ctx := within(t, 3*time.Minute)
 	s := open(t, group.Endpoints, nil, &Options{Sentinel: &Sentinel{MasterName: group.Master}})
@@ -137,6 +139,7 @@ func TestATokenGrowsAcrossAFailover(t *testing.T) {
 }
 
 func TestSentinelsThatCannotHelp(t *testing.T) {
+	t.Parallel()
 	group := testserver.StartRedisSentinel(t)
 	ctx := within(t, time.Minute)
 	wrong := open(t, group.Endpoints, nil, &Options{Sentinel: &Sentinel{MasterName: "nosuch"}})

@@ -118,6 +118,7 @@ func TestAUserNeedsARightToHisPrefixOnly(t *testing.T) {
 }
 
 func TestWrongCredentials(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartRedis(t, testserver.RedisOptions{Args: []string{"--requirepass", "secret"}})
 	admin := raw(t, server.Endpoints[0], redis.DialPassword("secret"))
 	do(t, admin, "ACL", "SETUSER", "weak", "on", ">weak", "~app/*", "+ping", "+get")
@@ -158,6 +159,7 @@ func TestWrongCredentials(t *testing.T) {
 }
 
 func TestRightsTakenAwayEndAWatch(t *testing.T) {
+	t.Parallel()
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	addUser(t, raw(t, server.Endpoints[0]), "ann", ">ann", "~app/*", "&*", "+@all")
 	ctx := within(t, time.Minute)

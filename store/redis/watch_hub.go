@@ -139,7 +139,11 @@ func (f *feed) open(ctx context.Context) error {
 			return err
 		}
 		f.polled = f.polled || !told
-		p, err := s.dial(ctx, f.push)
+		l, err := s.dial(ctx)
+		if err != nil {
+			return err
+		}
+		p, err := f.d.newPipe(l, f.push)
 		if err != nil {
 			return err
 		}

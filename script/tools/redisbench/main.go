@@ -31,6 +31,9 @@ type client struct {
 
 const keys = 1000
 
+// most is up to how many goroutines make calls.
+var most = 256
+
 var value = make([]byte, 100)
 
 func key(i int) string { return fmt.Sprintf("redisbench/%02d/key-%05d", i%16, i) }
@@ -42,6 +45,7 @@ func main() {
 	rounds := flag.Int("rounds", 15, "slices a client and load")
 	slice := flag.Duration("slice", 200*time.Millisecond, "how long one slice takes")
 	loads := flag.String("loads", "calls,lists", "what to compare")
+	flag.IntVar(&most, "most", most, "calls by up to so many goroutines")
 	flag.Parse()
 	if err := run(*server, *addr, *rounds, *slice, *loads); err != nil {
 		log.Fatal("redisbench: ", err)
@@ -123,6 +127,9 @@ func compare(clients []client, rounds int, slice time.Duration, loads string) er
 // compareCalls compares Get and Put.
 func compareCalls(ctx context.Context, out *tabwriter.Writer, clients []client, rounds int, slice time.Duration) error {
 	for _, goroutines := range []int{1, 64, 256} {
+		if goroutines > most {
+			break
+		}
 		for _, load := range []string{"Get", "Put"} {
 			took, err := turns(clients, rounds, func(c client) (float64, error) {
 				if load == "Put" {
