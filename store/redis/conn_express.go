@@ -56,6 +56,7 @@ func (p *pipe) doAlone(ctx context.Context, d *driver, c *call) (used bool, err 
 	whole, err := x.line.exchange(ctx, c, x.used.Add(d.opts.ReplyTimeout))
 	if !whole {
 		p.setExpress(nil)
+		x.notYet = x.used.Add(expressPause)
 	}
 	if lost, ok := err.(*noReply); ok && d.ctx.Err() != nil {
 		lost.err = context.Cause(d.ctx)
@@ -74,22 +75,20 @@ func (p *pipe) restExpress(idle time.Duration) {
 	}
 }
 
-// setExpress puts a line in place, or gives it up for a while; using is held.
+// setExpress puts a line in place, or closes the one that is there; using is held.
 func (p *pipe) setExpress(l *line) {
 	x := &p.express
 	if x.line != nil {
 		_ = x.line.socket.Close()
 	}
 	p.mu.Lock()
-	x.line = l
-	if l != nil && p.err != nil { // see fail
+	if l != nil && p.err != nil { // nobody else would close it
 		_ = l.socket.Close()
+		l = nil
 	}
+	x.line = l
 	p.mu.Unlock()
 	x.used = time.Now()
-	if l == nil {
-		x.notYet = x.used.Add(expressPause)
-	}
 }
 
 // openExpress connects as the pipe did. No matter if that fails: the pipe is there.
@@ -97,10 +96,14 @@ func (p *pipe) openExpress(d *driver) {
 	ctx, cancel := context.WithTimeout(d.ctx, d.config.ConnectionTimeout)
 	l, _, _ := d.dialLine(ctx, p.addr, p.first)
 	cancel()
-	p.express.using.Lock()
-	defer p.express.using.Unlock()
-	p.express.opening = false
+	x := &p.express
+	x.using.Lock()
+	defer x.using.Unlock()
+	x.opening = false
 	p.setExpress(l)
+	if l == nil {
+		x.notYet = x.used.Add(expressPause)
+	}
 }
 
 // exchange sends a call and receives its reply; the line is of no use any more if it

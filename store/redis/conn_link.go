@@ -146,9 +146,9 @@ func (d *driver) late(err error) error {
 	return err
 }
 
-// do sends a call and waits for its answer. It sends it once more when the
-// connection broke before it was sent, or when it changes nothing. The call that
-// it returns is the one that was answered; free it.
+// do sends a call and waits for its answer. It sends it again when the connection
+// broke before it was sent, or when it changes nothing. The call that it returns
+// is the one that was answered; free it.
 func (l *link) do(ctx context.Context, c *call) (*call, error) {
 	for attempt := 0; ; attempt++ {
 		p, err := l.open(ctx)

@@ -164,38 +164,51 @@ type scanner struct {
 	dir string
 	own bool // the library's own keys, too
 
-	cursor []byte
-	count  int
-	call   *call
-	pipe   *pipe
+	cursor  []byte
+	count   int
+	call    *call
+	pipe    *pipe
+	resends int
 }
 
-// start asks for the next keys.
-func (s *scanner) start() (err error) {
-	if s.cursor == nil {
-		s.cursor, s.count = []byte("0"), scanCount
+// start asks for the next keys. Over another connection it begins again, as there
+// may be another process behind it, in which the cursor stands for other keys.
+func (s *scanner) start() error {
+	p, err := s.s.bulk.open(s.ctx)
+	if err != nil {
+		return readError(&noReply{err: err})
+	}
+	if p != s.pipe {
+		s.pipe, s.cursor, s.count = p, []byte("0"), scanCount
 	}
 	args := []any{s.cursor}
 	if s.dir != "" {
 		args = append(args, "MATCH", glob(s.dir))
 	}
 	s.call = newCall(true, "SCAN", append(args, "COUNT", s.count)...)
-	s.pipe, err = s.s.bulk.start(s.ctx, s.call)
-	return readError(err)
+	p.start(s.call)
+	return nil
 }
 
 // next waits for what start asked for, without the library's own keys unless
 // own; more: start must be called again.
 func (s *scanner) next() (keys []any, more bool, err error) {
-	c, err := s.s.bulk.finish(s.ctx, s.pipe, s.call)
-	if err != nil {
-		return nil, false, readError(err)
+	err = s.pipe.await(s.ctx, s.call)
+	for err != nil {
+		if !s.s.bulk.resend(s.ctx, s.call, err, s.resends) {
+			return nil, false, readError(err)
+		}
+		s.resends++
+		if err := s.start(); err != nil {
+			return nil, false, err
+		}
+		err = s.pipe.await(s.ctx, s.call)
 	}
-	cursor, found, err := scanReply(c.reply)
+	cursor, found, err := scanReply(s.call.reply)
 	if err != nil {
 		return nil, false, err
 	}
-	c.free()
+	s.call.free()
 	s.cursor = cursor
 	if len(found) < s.count/10 {
 		s.count = scanCountMost

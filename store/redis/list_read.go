@@ -36,11 +36,16 @@ func (l *link) start(ctx context.Context, c *call) (*pipe, error) {
 	if err != nil {
 		return nil, &noReply{err: err}
 	}
-	if err := p.enqueue(c); err != nil { // broke just now: finish opens another one
+	p.start(c)
+	return p, nil
+}
+
+// start gives a call to the pipe; if that broke just now, await says so.
+func (p *pipe) start(c *call) {
+	if err := p.enqueue(c); err != nil {
 		c.err = err
 		c.finish()
 	}
-	return p, nil
 }
 
 // finish waits for the reply to a call that was started. See do.

@@ -121,6 +121,27 @@ func TestAWalkYieldsEachKeyOnceWhileTheTableShrinks(t *testing.T) {
 	}
 }
 
+// TestAWalkMissesNothingWhenTheServerRestarts: the cursor of a SCAN means nothing to
+// the next process.
+func TestAWalkMissesNothingWhenTheServerRestarts(t *testing.T) {
+	ctx := within(t, 2*time.Minute)
+	server := testserver.StartRedis(t, testserver.RedisOptions{Durable: true})
+	s := open(t, server.Endpoints, nil, nil)
+	const n = 20_000
+	do(t, raw(t, server.Endpoints[0]), "EVAL", "for i = 1, ARGV[1] do redis.call('SET', 'walk/' .. i, 'v') end", 0, n)
+	found := map[string]int{}
+	for p, err := range s.Walk(ctx, "walk", nil) {
+		require.NoError(t, err)
+		if found[p.Key]++; len(found) == n/2 {
+			require.NoError(t, server.Members[0].Restart())
+		}
+	}
+	assert.Len(t, found, n)
+	for key, times := range found {
+		require.Equal(t, 1, times, key)
+	}
+}
+
 func TestAWalkOfLargeValuesHoldsFewOfThem(t *testing.T) {
 	ctx := within(t, 2*time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})

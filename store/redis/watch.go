@@ -16,7 +16,7 @@ type watcher struct {
 	r    store.WatchRequest
 	sink store.Sink
 
-	expiries expiries
+	timers map[string]*time.Timer // by key: marks it when it expires
 
 	mu     sync.Mutex
 	marked map[string]struct{}
@@ -32,7 +32,12 @@ func (d *driver) Watch(ctx context.Context, r store.WatchRequest, sink store.Sin
 	if err != nil {
 		return readError(err)
 	}
-	w := &watcher{d: d, ctx: ctx, r: r, sink: sink, marked: make(map[string]struct{}), wake: make(chan struct{}, 1)}
+	w := &watcher{d: d, ctx: ctx, r: r, sink: sink, timers: make(map[string]*time.Timer), marked: make(map[string]struct{}), wake: make(chan struct{}, 1)}
+	defer func() {
+		for _, t := range w.timers {
+			t.Stop()
+		}
+	}()
 	name := d.channelOf(r.Key)
 	if r.Tree {
 		name = d.channelOf("")
@@ -61,8 +66,6 @@ func (w *watcher) follow(f *feed, interval time.Duration) error {
 	}
 	all := time.NewTimer(interval)
 	defer all.Stop()
-	expiry := time.NewTimer(w.expiries.next(time.Now()))
-	defer expiry.Stop()
 	for {
 		var err error
 		select {
@@ -71,10 +74,6 @@ func (w *watcher) follow(f *feed, interval time.Duration) error {
 			all.Reset(interval)
 		case <-w.wake:
 			err = w.readMarked()
-		case <-expiry.C:
-			for _, key := range w.expiries.due(time.Now()) {
-				w.mark(key)
-			}
 		case <-f.over:
 			return readError(f.overErr)
 		case <-w.d.ctx.Done():
@@ -85,7 +84,6 @@ func (w *watcher) follow(f *feed, interval time.Duration) error {
 		if err != nil {
 			return err
 		}
-		expiry.Reset(w.expiries.next(time.Now()))
 	}
 }
 
@@ -150,7 +148,7 @@ func (w *watcher) readSome(keys []any, gone func(key string)) error {
 	states, err := w.d.readKeys(w.ctx, keys, w.r.KeysOnly)
 	for _, s := range states {
 		if s.pair == nil {
-			w.expiries.set(s.key, time.Time{})
+			w.expires(s.key, 0)
 			gone(s.key)
 			continue
 		}
@@ -159,16 +157,27 @@ func (w *watcher) readSome(keys []any, gone func(key string)) error {
 	return err
 }
 
-// put reports a key that is there and notes when it expires. Redis tells of an
-// expiry when it deletes the key, which may be long after the TTL, unless
-// somebody reads it: this watch does.
+// put reports a key that is there.
 func (w *watcher) put(s state) {
-	due := time.Time{}
-	if s.ttl > 0 {
-		due = time.Now().Add(s.ttl + time.Millisecond)
-	}
-	w.expiries.set(s.key, due)
+	w.expires(s.key, s.ttl)
 	w.sink.Put(s.pair)
+}
+
+// expires sees to it that a key is read again when it expires; 0: never. Redis tells
+// of an expiry when it deletes the key, which may be long after the TTL, unless
+// somebody reads it.
+func (w *watcher) expires(key string, ttl time.Duration) {
+	t := w.timers[key]
+	switch {
+	case ttl == 0 && t != nil:
+		t.Stop()
+		delete(w.timers, key)
+	case ttl == 0:
+	case t != nil:
+		t.Reset(ttl + time.Millisecond)
+	default:
+		w.timers[key] = time.AfterFunc(ttl+time.Millisecond, func() { w.mark(key) })
+	}
 }
 
 // readKeys reads some keys with their TTLs, each from the server that has it.

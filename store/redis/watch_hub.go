@@ -199,10 +199,7 @@ func (f *feed) command(c *channel, name string) {
 	var asked []*call
 	for _, p := range f.pipes {
 		one := newCall(true, name, c.name)
-		if err := p.enqueue(one); err != nil {
-			one.err = err
-			one.finish()
-		}
+		p.start(one)
 		asked = append(asked, one)
 	}
 	if !subscribe {
