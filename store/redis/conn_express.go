@@ -15,10 +15,10 @@ import (
 type express struct {
 	lonely atomic.Int32 // calls in a row that found nobody else under way
 
-	using   sync.Mutex // held by who uses the line or opens it
-	line    *line      // nil: not there; written with pipe.mu held, too
+	using   sync.Mutex  // held by who uses the line or opens it
+	line    *line       // nil: not there; written with pipe.mu held, too
+	busy    atomic.Bool // a reply is due
 	opening bool
-	used    time.Time // last
 	notYet  time.Time // it is not opened before
 }
 
@@ -52,11 +52,13 @@ func (p *pipe) doAlone(ctx context.Context, d *driver, c *call) (used bool, err 
 		}
 		return false, nil
 	}
-	x.used = time.Now()
-	whole, err := x.line.exchange(ctx, c, x.used.Add(d.opts.ReplyTimeout))
+	x.line.socket.touch() // the silence begins now
+	x.busy.Store(true)
+	whole, err := x.line.exchange(ctx, c)
+	x.busy.Store(false)
 	if !whole {
 		p.setExpress(nil)
-		x.notYet = x.used.Add(expressPause)
+		x.notYet = time.Now().Add(expressPause)
 	}
 	if lost, ok := err.(*noReply); ok && d.ctx.Err() != nil {
 		lost.err = context.Cause(d.ctx)
@@ -64,15 +66,23 @@ func (p *pipe) doAlone(ctx context.Context, d *driver, c *call) (used bool, err 
 	return true, err
 }
 
-// restExpress closes the express if it was not used for so long.
-func (p *pipe) restExpress(idle time.Duration) {
+// lookAtExpress closes the express when it is not used for so long. It returns how
+// long a reply on it has been due without a sign of life.
+func (p *pipe) lookAtExpress(idle time.Duration) (silent time.Duration) {
 	x := &p.express
 	if x.using.TryLock() {
-		if x.line != nil && time.Since(x.used) > idle {
+		defer x.using.Unlock()
+		if x.line != nil && x.line.socket.silence() > idle {
 			p.setExpress(nil)
 		}
-		x.using.Unlock()
+		return 0
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if x.line == nil || !x.busy.Load() {
+		return 0
+	}
+	return x.line.socket.silence()
 }
 
 // setExpress puts a line in place, or closes the one that is there; using is held.
@@ -88,7 +98,6 @@ func (p *pipe) setExpress(l *line) {
 	}
 	x.line = l
 	p.mu.Unlock()
-	x.used = time.Now()
 }
 
 // openExpress connects as the pipe did. No matter if that fails: the pipe is there.
@@ -102,21 +111,18 @@ func (p *pipe) openExpress(d *driver) {
 	x.opening = false
 	p.setExpress(l)
 	if l == nil {
-		x.notYet = x.used.Add(expressPause)
+		x.notYet = time.Now().Add(expressPause)
 	}
 }
 
 // exchange sends a call and receives its reply; the line is of no use any more if it
 // is not whole. An error that is no answer of the server is a *noReply.
-func (l *line) exchange(ctx context.Context, c *call, deadline time.Time) (whole bool, err error) {
+func (l *line) exchange(ctx context.Context, c *call) (whole bool, err error) {
 	stop := func() bool { return true }
 	if ctx.Done() != nil {
 		stop = context.AfterFunc(ctx, func() { _ = l.socket.Close() })
 	}
-	err = l.socket.Conn.SetReadDeadline(deadline)
-	if err == nil {
-		err = l.conn.Send(c.name, c.args...)
-	}
+	err = l.conn.Send(c.name, c.args...)
 	if err == nil {
 		err = l.flush()
 	}

@@ -76,9 +76,11 @@ func (p *pipe) look(ctx context.Context, timeout time.Duration) {
 			return
 		case <-tick.C:
 		}
-		p.restExpress(timeout)
-		silent := p.socket.silence()
+		alone, silent := p.lookAtExpress(timeout), p.socket.silence()
 		switch {
+		case alone >= timeout:
+			p.fail(fmt.Errorf("no reply from %s for %v", p.addr, alone.Round(time.Millisecond)))
+			return
 		case p.written.Load() != p.read.Load():
 			if silent >= timeout {
 				p.fail(fmt.Errorf("no reply from %s for %v", p.addr, silent.Round(time.Millisecond)))
