@@ -84,7 +84,7 @@ func (c *cluster) do(ctx context.Context, key string, bulk bool, one *call) (*ca
 			answered, err = s.link(bulk).do(ctx, one)
 		}
 		var lost *noReply
-		if errors.As(err, &lost) {
+		if errors.As(err, &lost) && ctx.Err() == nil {
 			poke(c.stale) // the server may have been replaced
 		}
 		if err == nil || !isAnswer(err) || attempt == redirectsMost {
