@@ -16,7 +16,8 @@
 // All calls of a store share one connection to each server, and what moves much
 // data (lists, snapshots, large values) a second one. Watches share a third,
 // which is subscribed to keyspace notifications; see Options.Notifications for
-// the one setting of the server that this needs.
+// the one setting of the server that this needs. A caller who is alone and calls
+// often gets a fourth for that time.
 //
 // Config.Username and Password authenticate as a user of Redis' ACLs, the
 // password alone as servers before Redis 6 do. With Config.TLS every connection
