@@ -6,7 +6,7 @@ GO ?= go
 
 .PHONY: help
 help: ## Print the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: test
 test: ## Install the test servers, then run every test against them
@@ -41,3 +41,8 @@ cover: ## Run the tests that need no server and print what they cover
 bench: ## Run the benchmarks and print each figure against the native client's
 	script/servers install
 	$(GO) test -run='^$$' -bench=. -timeout 60m ./store/... | tee bench.txt | $(GO) run ./internal/benchratio
+
+.PHONY: redisbench
+redisbench: ## Compare the Redis backend with redigo, rueidis and go-redis on one server
+	script/servers install redis
+	$(GO) -C script/tools/redisbench run . -server "$$(script/servers list | awk '$$1 == "redis" { print $$2 }')"
