@@ -128,20 +128,21 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // send is RoundTrip of a request that the server may hold back for some time.
 // What cannot have reached a server is sent to the next endpoint.
 func (t *transport) send(req *http.Request, wait time.Duration) (*http.Response, error) {
-	var errs []error
+	var failed *requestError
 	for range t.endpoints {
-		at := t.current.Load()
-		resp, err := t.sendTo(at, req, wait)
-		var failed *requestError
-		if !errors.As(err, &failed) {
+		resp, err := t.sendTo(t.current.Load(), req, wait)
+		var this *requestError
+		if !errors.As(err, &this) {
 			return resp, err
 		}
-		errs = append(errs, err)
-		if failed.sent || req.Context().Err() != nil || t.ctx.Err() != nil {
+		if failed != nil {
+			this.err = errors.Join(failed.err, this.err)
+		}
+		if failed = this; failed.sent || req.Context().Err() != nil || t.ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, errors.Join(errs...)
+	return nil, failed
 }
 
 // sendTo sends a request to one endpoint.

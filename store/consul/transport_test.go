@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -110,7 +111,7 @@ func TestWhatTheEnvironmentSays(t *testing.T) {
 	endpoints := agent(t, func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		defer mu.Unlock()
-		seen[r.Method] = fmt.Sprint(r.Header.Get("X-Consul-Token"), " ", r.URL.Query()["ns"], r.URL.Query()["partition"])
+		seen[r.Method] = fmt.Sprintf("%s %v %v", r.Header.Get("X-Consul-Token"), r.URL.Query()["ns"], r.URL.Query()["partition"])
 		if r.Method == http.MethodPut {
 			fmt.Fprint(w, `{"Results":[{"KV":{"ModifyIndex":7}}]}`)
 			return
@@ -127,19 +128,19 @@ func TestWhatTheEnvironmentSays(t *testing.T) {
 		defer mu.Unlock()
 		assert.Equal(t, map[string]string{http.MethodGet: want, http.MethodPut: want}, seen)
 	}
-	expect(" [][]", nil, nil)
+	expect(" [] []", nil, nil)
 	t.Setenv("CONSUL_HTTP_ADDR", "127.0.0.1:1") // endpoints are always given by the caller
 	t.Setenv("CONSUL_HTTP_TOKEN", "env")
 	t.Setenv("CONSUL_NAMESPACE", "ns")
 	t.Setenv("CONSUL_PARTITION", "part")
-	expect("env [ns][part]", nil, nil)
-	expect("mine [my][own]", &valkeyrie.Config{Token: "mine"}, &Options{Namespace: "my", Partition: "own"})
+	expect("env [ns] [part]", nil, nil)
+	expect("mine [my] [own]", &valkeyrie.Config{Token: "mine"}, &Options{Namespace: "my", Partition: "own"})
 	file := filepath.Join(t.TempDir(), "token")
 	require.NoError(t, os.WriteFile(file, []byte("of the file\n"), 0o600))
 	t.Setenv("CONSUL_HTTP_TOKEN_FILE", file)
-	expect("of the file [ns][part]", nil, nil)
-	expect("mine [ns][part]", &valkeyrie.Config{Token: "mine"}, nil)
-	expect("env [ns][part]", &valkeyrie.Config{Token: "env"}, nil) // the same as in the environment, and still given
+	expect("of the file [ns] [part]", nil, nil)
+	expect("mine [ns] [part]", &valkeyrie.Config{Token: "mine"}, nil)
+	expect("env [ns] [part]", &valkeyrie.Config{Token: "env"}, nil) // the same as in the environment, and still given
 
 	t.Setenv("CONSUL_HTTP_TOKEN_FILE", file+"-that-is-not-there")
 	_, err := New(endpoints, nil, nil)
@@ -202,6 +203,7 @@ func TestASilentServer(t *testing.T) {
 	ctx := within(t, time.Minute)
 	var begin atomic.Bool
 	endpoints := agent(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then the end of the connection is noticed here
 		if begin.Load() {
 			fmt.Fprint(w, `[{"Key":"k",`)
 			w.(http.Flusher).Flush()
