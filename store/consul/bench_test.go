@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,14 +48,16 @@ func raw(t testing.TB, endpoints []string) *api.Client {
 var errLost = errors.New("not as it was")
 
 // native is the baseline: the client in its default configuration, one call for
-// each write, and the store's consistency for reads.
+// each write, and the store's consistency for reads. Puts have flags of their own,
+// as Consul does not write a pair that is there already.
 func native(b testing.TB, c *api.Client) testutils.Native {
 	kv := c.KV()
 	consistent := func(ctx context.Context) *api.QueryOptions {
 		return (&api.QueryOptions{RequireConsistent: true}).WithContext(ctx)
 	}
 	key := func(key string) string { return "native/" + key }
-	var unique atomic.Int64
+	var sessions sync.Map // by key
+	var flags atomic.Uint64
 	return testutils.Native{
 		Get: func(ctx context.Context, k string) error {
 			p, _, err := kv.Get(key(k), consistent(ctx))
@@ -64,21 +67,30 @@ func native(b testing.TB, c *api.Client) testutils.Native {
 			return err
 		},
 		Put: func(ctx context.Context, k string, value []byte) error {
-			_, err := kv.Put(&api.KVPair{Key: key(k), Value: value}, new(api.WriteOptions).WithContext(ctx))
+			_, err := kv.Put(&api.KVPair{Key: key(k), Value: value, Flags: flags.Add(1)}, new(api.WriteOptions).WithContext(ctx))
 			return err
 		},
-		// The usual way: a session for each key. A key that has one would have to
-		// be freed first, so that here each put has a key of its own.
+		// The usual way: a session for each key. A key that belongs to one has to be
+		// released before it can be given to another.
 		PutTTL: func(ctx context.Context, k string, value []byte, ttl time.Duration) error {
 			opts := new(api.WriteOptions).WithContext(ctx)
-			id, _, err := c.Session().CreateNoChecks(&api.SessionEntry{TTL: ttl.String(), Behavior: api.SessionBehaviorDelete}, opts)
+			p := &api.KVPair{Key: key(k), Value: value}
+			if earlier, ok := sessions.LoadAndDelete(k); ok {
+				p.Session = earlier.(string)
+				if _, _, err := kv.Release(p, opts); err != nil {
+					return err
+				}
+			}
+			var err error
+			p.Session, _, err = c.Session().CreateNoChecks(&api.SessionEntry{TTL: ttl.String(), Behavior: api.SessionBehaviorDelete}, opts)
 			if err != nil {
 				return err
 			}
-			ok, _, err := kv.Acquire(&api.KVPair{Key: fmt.Sprintf("%s/%d", key(k), unique.Add(1)), Value: value, Session: id}, opts)
+			ok, _, err := kv.Acquire(p, opts)
 			if err == nil && !ok {
 				err = errLost
 			}
+			sessions.Store(k, p.Session)
 			return err
 		},
 		// CAS answers only whether it succeeded: the index, which AtomicPut

@@ -126,10 +126,11 @@ type driver struct {
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
-	running store.Group // what goes on in the background: sessions that are made and ended
+	running store.Group // what goes on in the background: sessions that are made and ended, batches
 
-	shared sharedSessions
-	alive  keptAlives
+	batches batches
+	shared  sharedSessions
+	alive   keptAlives
 }
 
 func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*driver, error) {
@@ -146,7 +147,7 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	}
 	d := &driver{opts: opts, timeout: settings.ConnectionTimeout}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.shared.d = d
+	d.batches.d, d.shared.d = d, d
 	d.transport = newTransport(d.ctx, at, settings)
 	found := api.Config{
 		Address: at[0].url.Host, Scheme: at[0].url.Scheme, // for the texts of errors: the transport has its own
@@ -175,6 +176,19 @@ func parameters(c api.Config) string {
 		}
 	}
 	return q.Encode()
+}
+
+// headers are those of every request. What Config leaves open is what the client
+// found in the environment.
+func headers(settings valkeyrie.Config, found api.Config) http.Header {
+	h := http.Header{"User-Agent": {"valkeyrie"}}
+	if token := cmp.Or(settings.Token, found.Token); token != "" {
+		h.Set("X-Consul-Token", token)
+	}
+	if settings.Username != "" || settings.Password != "" {
+		(&http.Request{Header: h}).SetBasicAuth(settings.Username, settings.Password)
+	}
+	return h
 }
 
 // Info implements store.Driver.

@@ -49,7 +49,7 @@ func (d *driver) get(ctx context.Context, key string, stale bool) (found *api.KV
 }
 
 func (d *driver) getByTxn(ctx context.Context, key string, stale bool) (*api.KVPair, error) {
-	results, err := d.readTxn(ctx, stale, check(api.KVGet, key, 0))
+	results, err := d.readTxn(ctx, mode(stale), check(api.KVGet, key, 0))
 	switch c := asConflict(err); {
 	case c != nil:
 		return nil, wrap(valkeyrie.ErrKeyNotFound, c)
@@ -58,7 +58,7 @@ func (d *driver) getByTxn(ctx context.Context, key string, stale bool) (*api.KVP
 	case len(results) == 0:
 		return nil, errFiltered
 	}
-	return results[0].KV, nil
+	return &results[0].KV, nil
 }
 
 // Walk implements store.Driver: one request, whose answer is read as it comes.

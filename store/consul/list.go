@@ -19,8 +19,8 @@ import (
 	"github.com/kvtools/valkeyrie/store"
 )
 
-// Lists and watches are not made by Consul's client: it reads all of an answer
-// before it returns, and Walk hands out what has come.
+// Reads are not made by Consul's client: it reads all of an answer before it
+// returns, and Walk hands out what has come.
 
 var (
 	// errLeft: who was given the pairs wants no more.
@@ -52,23 +52,36 @@ func printable(key string) string {
 	return key
 }
 
-// request makes the request of a listing. Consul's own default of consistency
-// reads from a leader that may just have been replaced without knowing it.
-func (d *driver) request(l listing) *http.Request {
-	path, query := printable(l.prefix), "consistent"
-	if l.stale {
-		query = "stale"
+// mode is the parameter for the consistency of a read. Consul's own default reads
+// from a leader that may just have been replaced without knowing it.
+func mode(stale bool) string {
+	if stale {
+		return "stale"
 	}
+	return "consistent"
+}
+
+// query adds the parameters of every request to those of one.
+func (d *driver) query(own string) string {
+	switch {
+	case d.params == "":
+		return own
+	case own == "":
+		return d.params
+	}
+	return own + "&" + d.params
+}
+
+// request makes the request of a listing.
+func (d *driver) request(l listing) *http.Request {
+	path, query := printable(l.prefix), mode(l.stale)
 	if !l.one || path != l.prefix {
 		query += "&recurse"
 	}
 	if l.index != 0 {
 		query += "&index=" + strconv.FormatUint(l.index, 10) + "&wait=" + strconv.FormatInt(l.wait.Milliseconds(), 10) + "ms"
 	}
-	if d.params != "" {
-		query += "&" + d.params
-	}
-	return &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/v1/kv/" + path, RawQuery: query}}
+	return &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/v1/kv/" + path, RawQuery: d.query(query)}}
 }
 
 // list calls yield with every pair of a listing until it returns false, and

@@ -133,7 +133,7 @@ func (a *attempt) lock(ctx context.Context) (store.Hold, error) {
 		}
 	}
 	index, err := a.d.indexOf(ctx, check(api.KVCheckNotExists, a.r.Key, 0),
-		&api.KVTxnOp{Verb: api.KVLock, Key: a.r.Key, Value: a.r.Value, Session: a.session, Flags: ownerFlags(a.r.Owner)})
+		op{Verb: api.KVLock, Key: a.r.Key, Value: a.r.Value, Session: a.session, Flags: ownerFlags(a.r.Owner)})
 	switch c := asConflict(err); {
 	case c != nil && c.failed(0):
 		return nil, wrap(valkeyrie.ErrLockHeld, c)

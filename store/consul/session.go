@@ -101,7 +101,7 @@ func (d *driver) endSession(ctx context.Context, key, id string, revision uint64
 		return err
 	case kv.Session == id && kv.ModifyIndex != revision:
 		_, err := d.txn(ctx, check(api.KVCheckIndex, key, kv.ModifyIndex), check(api.KVDelete, key, 0),
-			&api.KVTxnOp{Verb: api.KVSet, Key: key, Value: kv.Value, Flags: kv.Flags})
+			op{Verb: api.KVSet, Key: key, Value: kv.Value, Flags: kv.Flags})
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -218,7 +217,7 @@ func (t *transport) addressed(ctx context.Context, req *http.Request, to *url.UR
 	return out
 }
 
-// prove asks an endpoint something that every agent answers, with whatever.
+// prove asks an endpoint something that every agent answers, whatever its state.
 func (t *transport) prove(at int32, ctx context.Context) error {
 	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/v1/status/leader"}}
 	resp, err := t.sendTo(at, req.WithContext(ctx), 0)
@@ -226,10 +225,14 @@ func (t *transport) prove(at int32, ctx context.Context) error {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		return resp.Body.Close()
 	}
-	if errors.As(err, new(api.StatusError)) {
-		return nil
+	var status api.StatusError
+	switch {
+	case !errors.As(err, &status):
+		return err
+	case status.Code == http.StatusBadRequest: // which no agent answers to this
+		return fmt.Errorf("not Consul's HTTP API: %s", status.Body)
 	}
-	return err
+	return nil
 }
 
 // blames tells whether an error is the endpoint's, and not its caller's.
@@ -285,17 +288,4 @@ func (a *answer) Close() error {
 	err := a.ReadCloser.Close()
 	a.end()
 	return err
-}
-
-// headers are those of every request. What Config leaves open is what the client
-// found in the environment.
-func headers(settings valkeyrie.Config, found api.Config) http.Header {
-	h := http.Header{"User-Agent": {"valkeyrie"}}
-	if token := cmp.Or(settings.Token, found.Token); token != "" {
-		h.Set("X-Consul-Token", token)
-	}
-	if settings.Username != "" || settings.Password != "" {
-		(&http.Request{Header: h}).SetBasicAuth(settings.Username, settings.Password)
-	}
-	return h
 }
