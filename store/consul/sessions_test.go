@@ -293,3 +293,53 @@ func TestATTLThatNoSessionCanBack(t *testing.T) {
 	assert.Empty(t, session, "a session of a day would take it along too early")
 	require.NoError(t, s.DeleteTree(ctx, "long"))
 }
+
+// TestWritersAtOnceShareTransactions also has keys among them that belong to
+// sessions, which a shared transaction does not know beforehand.
+func TestWritersAtOnceShareTransactions(t *testing.T) {
+	const keys = 200
+	ctx := within(t, time.Minute)
+	endpoints := testserver.ConsulServer(t).Endpoints
+	c := raw(t, endpoints)
+	s := open(t, endpoints, nil, nil)
+	putAll := func(each int, opts func(i int) *valkeyrie.WriteOptions) {
+		t.Helper()
+		var writers sync.WaitGroup
+		begin := make(chan struct{})
+		for i := range keys {
+			for n := range each {
+				writers.Go(func() {
+					<-begin
+					assert.NoError(t, s.Put(ctx, fmt.Sprintf("at-once/%d", i), fmt.Append(nil, i, n), opts(i)))
+				})
+			}
+		}
+		close(begin)
+		writers.Wait()
+	}
+	check := func(session func(i int) bool) (indexes map[uint64]bool) {
+		t.Helper()
+		indexes = make(map[uint64]bool)
+		for i := range keys {
+			p, _, err := c.KV().Get(fmt.Sprintf("at-once/%d", i), nil)
+			require.NoError(t, err)
+			require.NotNil(t, p)
+			assert.Contains(t, []string{fmt.Sprint(i, 0), fmt.Sprint(i, 1)}, string(p.Value))
+			assert.Equal(t, session(i), p.Session != "", p.Key)
+			indexes[p.ModifyIndex] = true
+		}
+		return indexes
+	}
+	putAll(1, func(int) *valkeyrie.WriteOptions { return nil })
+	assert.Less(t, len(check(func(int) bool { return false })), keys/2, "transactions for %d keys", keys)
+	putAll(1, func(i int) *valkeyrie.WriteOptions {
+		if i%4 == 0 {
+			return &valkeyrie.WriteOptions{TTL: time.Hour}
+		}
+		return nil
+	})
+	check(func(i int) bool { return i%4 == 0 })
+	putAll(2, func(int) *valkeyrie.WriteOptions { return nil }) // two of each: those of one key are not shared
+	check(func(int) bool { return false })
+	require.NoError(t, s.DeleteTree(ctx, "at-once"))
+}

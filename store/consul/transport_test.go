@@ -27,7 +27,7 @@ import (
 // decode reads the body of a request.
 func decode(r *http.Request, into any) error { return json.NewDecoder(r.Body).Decode(into) }
 
-func TestBadEndpoints(t *testing.T) {
+func TestBadConfiguration(t *testing.T) {
 	for _, endpoints := range [][]string{{""}, {"127.0.0.1"}, {"127.0.0.1:8500", " "}, {"ftp://127.0.0.1:21"}, {"http://"}, {"unix:///var/run/consul.sock"}, {"http://u:p@h:1"}} {
 		_, err := New(endpoints, nil, nil)
 		var bad *valkeyrie.InvalidConfigError
@@ -40,6 +40,10 @@ func TestBadEndpoints(t *testing.T) {
 	assert.Equal(t, "Config.Backend", bad.Field)
 	_, err = New(nil, &valkeyrie.Config{Token: "two\nlines"}, nil)
 	require.ErrorAs(t, err, &bad)
+	assert.Equal(t, "Config.Token", bad.Field)
+	_, err = New(nil, nil, &Options{WaitTime: -1})
+	require.ErrorAs(t, err, &bad)
+	assert.Equal(t, "Options", bad.Field)
 }
 
 func TestEndpoints(t *testing.T) {

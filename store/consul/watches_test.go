@@ -265,9 +265,10 @@ func TestTokenNamespaceAndDatacenterAreSentAlong(t *testing.T) {
 		w.Header().Set("X-Consul-Index", "1")
 		switch {
 		case strings.HasPrefix(r.URL.Path, "/v1/session/create"):
-			var body struct{ Node string }
+			var body struct{ Node, TTL string }
 			assert.NoError(t, decode(r, &body))
 			assert.Equal(t, "far", body.Node)
+			assert.Equal(t, "2s", body.TTL) // with the time for which it is shared
 			fmt.Fprint(w, `{"ID":"00000000-0000-4000-8000-000000000001"}`)
 		case r.URL.Path == "/v1/txn":
 			var ops []struct {
@@ -287,12 +288,12 @@ func TestTokenNamespaceAndDatacenterAreSentAlong(t *testing.T) {
 	})
 	ctx := within(t, 20*time.Second)
 	cfg := &valkeyrie.Config{Token: "a secret", Username: "user", Password: "password",
-		Backend: &Options{Namespace: "team", Partition: "part", Datacenter: "dc9", SessionNode: "far"}}
+		Backend: &Options{Namespace: "team", Partition: "part", Datacenter: "dc9", SessionNode: "far", MinSessionTTL: time.Second}}
 	s, err := valkeyrie.NewStore(StoreName, endpoints, cfg)
 	require.NoError(t, err)
 	defer s.Close()
 	require.NoError(t, s.Put(ctx, "d/k", nil, nil))
-	require.NoError(t, s.Put(ctx, "d/k", nil, &valkeyrie.WriteOptions{TTL: time.Minute}))
+	require.NoError(t, s.Put(ctx, "d/k", nil, &valkeyrie.WriteOptions{TTL: time.Second}))
 	_, err = s.Get(ctx, "d/k", nil)
 	require.NoError(t, err)
 	_, err = s.List(ctx, "d", nil)
