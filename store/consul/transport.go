@@ -155,7 +155,7 @@ func (t *transport) sendTo(at int32, req *http.Request, wait time.Duration) (*ht
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	closed := context.AfterFunc(t.ctx, func() { cancel(valkeyrie.ErrClosed) })
-	silence := time.AfterFunc(t.patience(wait), func() { cancel(errSilent) })
+	silence := time.AfterFunc(t.patience(wait), func() { cancel(fmt.Errorf("%w: %s", errSilent, e.url.Host)) })
 	end := func() {
 		silence.Stop()
 		closed()

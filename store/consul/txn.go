@@ -66,6 +66,9 @@ func (d *driver) transact(ctx context.Context, write bool, mode string, ops []op
 		return nil, mapError(ctx, err, write)
 	}
 	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotFound { // a reverse proxy's
+		return nil, fmt.Errorf("not Consul's HTTP API: %s", resp.Status)
+	}
 	var answer struct {
 		Results results
 		Errors  api.TxnErrors
