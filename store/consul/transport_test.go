@@ -107,6 +107,21 @@ func TestTheNextEndpointIsUsedWhenOneCannotBeReached(t *testing.T) {
 	require.NoError(t, s.DeleteTree(ctx, "endpoints"))
 }
 
+// TestAWriteIsAmbiguousIfAnyEndpointMayHaveGotIt: the first of them did not.
+func TestAWriteIsAmbiguousIfAnyEndpointMayHaveGotIt(t *testing.T) {
+	var writes atomic.Int32
+	endpoints := agent(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		writes.Add(1)
+		<-r.Context().Done()
+	})
+	s := open(t, append([]string{"127.0.0.1:1"}, endpoints...), &valkeyrie.Config{ConnectionTimeout: 400 * time.Millisecond}, nil)
+	err := s.Put(within(t, 10*time.Second), "k", nil, nil)
+	require.ErrorIs(t, err, valkeyrie.ErrAmbiguous)
+	require.NotErrorIs(t, err, valkeyrie.ErrNotReachable)
+	assert.EqualValues(t, 1, writes.Load(), "it is not sent again")
+}
+
 // TestWhatTheEnvironmentSays: it stands in for what is not given, as with all of
 // Consul's tools.
 func TestWhatTheEnvironmentSays(t *testing.T) {
