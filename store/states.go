@@ -229,14 +229,15 @@ func (w *states) takeOne(key string) *valkeyrie.KVPair {
 	return pair
 }
 
-// takeEvents returns up to most events, nil when there is nothing new.
+// takeEvents returns up to most events; nil, which is not the same as none, while a
+// snapshot is being taken.
 func (w *states) takeEvents(most int) []valkeyrie.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.complete || w.within {
 		return nil
 	}
-	var events []valkeyrie.Event
+	events := []valkeyrie.Event{}
 	for st := w.news.head; st != nil && len(events) < most; st = w.news.head {
 		w.news.remove(st)
 		switch {

@@ -216,7 +216,17 @@ func (s *front) events(ctx context.Context, r WatchRequest, yield func(valkeyrie
 		return err
 	}
 	// What exists is taken at once, so that Synced comes however busy writers are.
-	if !yieldAll(w, w.takeEvents(math.MaxInt), yield) ||
+	// A driver may have begun its next snapshot meanwhile, whose end is waited for.
+	existing := w.takeEvents(math.MaxInt)
+	for existing == nil {
+		select {
+		case <-w.ready:
+			existing = w.takeEvents(math.MaxInt)
+		case <-w.ended:
+			return w.err
+		}
+	}
+	if !yieldAll(w, existing, yield) ||
 		!yieldAll(w, []valkeyrie.Event{{Type: valkeyrie.Synced}}, yield) {
 		return context.Cause(w.ctx)
 	}

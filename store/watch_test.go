@@ -282,3 +282,27 @@ func TestAStoreThatClosesEndsItsWatches(t *testing.T) {
 		assert.ErrorIs(t, <-ended, valkeyrie.ErrClosed)
 	})
 }
+
+// TestSyncedComesAfterWhatExists has a driver begin its second snapshot before
+// anybody has taken the first.
+func TestSyncedComesAfterWhatExists(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := open(t, &scripted{watch: func(ctx context.Context, _ WatchRequest, sink Sink) error {
+			snapshot(sink, pair("k", "1", 1))
+			sink.Begin()
+			synctest.Wait() // the reader has looked
+			sink.Put(pair("k", "1", 1))
+			sink.Synced()
+			<-ctx.Done()
+			return ctx.Err()
+		}}, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var got []string
+		for e, err := range s.Events(ctx, "k", nil) {
+			require.NoError(t, err)
+			got = append(got, describe(e))
+		}
+		assert.Equal(t, []string{"Put k=1@1", "Synced"}, got)
+	})
+}
