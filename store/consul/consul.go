@@ -129,7 +129,7 @@ type driver struct {
 	running store.Group // what goes on in the background: sessions that are made and ended, batches
 
 	batches batches
-	shared  sharedSessions
+	shared  store.Leases[string] // sessions
 	alive   keptAlives
 }
 
@@ -147,7 +147,8 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	}
 	d := &driver{opts: opts, timeout: settings.ConnectionTimeout}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.batches.d, d.shared.d = d, d
+	d.batches.d = d
+	d.shared.Group, d.shared.Round, d.shared.Grant = &d.running, d.sessionTTL, d.createShared
 	d.transport = newTransport(d.ctx, at, settings)
 	found := api.Config{
 		Address: at[0].url.Host, Scheme: at[0].url.Scheme, // for the texts of errors: the transport has its own

@@ -83,7 +83,7 @@ func (d *driver) Write(ctx context.Context, w store.Write) (written store.Writte
 		return written, err
 	case w.TTL > 0:
 		written.FrontExpires = true // the session alone would be late
-		written.Revision, err = d.shared.write(ctx, w)
+		written.Revision, err = d.writeShared(ctx, w)
 	default:
 		written.Revision, err = d.put(ctx, w, "")
 	}

@@ -101,7 +101,7 @@ type driver struct {
 	opened  atomic.Pointer[clientv3.Client]
 	opening chan struct{} // capacity 1: taken by who opens the client
 
-	leases leases
+	leases store.Leases[clientv3.LeaseID]
 	alive  sync.Map // key (string) to keepAlive: those that Renew renews
 }
 
@@ -116,7 +116,7 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	}
 	d := &driver{timeout: settings.ConnectionTimeout, largest: opts.MaxValue, opening: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.leases.d = d
+	d.leases.Group, d.leases.Round, d.leases.Grant = &d.running, wholeSeconds, d.grantShared
 	d.config = clientv3.Config{
 		Context:              d.ctx,
 		Endpoints:            endpoints,

@@ -140,7 +140,7 @@ func (d *driver) Write(ctx context.Context, w store.Write) (store.Written, error
 	if w.KeepAlive {
 		return d.writeKeptAlive(ctx, c, w)
 	}
-	return d.leases.write(ctx, c, w)
+	return d.writeShared(ctx, c, w)
 }
 
 // put writes a key in one request.

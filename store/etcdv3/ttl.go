@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"sync"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -15,54 +14,25 @@ import (
 	"github.com/kvtools/valkeyrie/store"
 )
 
-const (
-	// keysPerLease bounds how many keys one lease takes along when it expires,
-	// as the lease manager of the Kubernetes API server does.
-	keysPerLease = 1000
+// maxTTL is what a TTL counts as at most, 253 years: etcd refuses more than 9e9
+// seconds.
+const maxTTL = 8e9 * time.Second
 
-	// maxWindow bounds how much longer than its TTL a key may share a lease.
-	maxWindow = time.Minute
-
-	// maxTTL is what a TTL counts as at most, 253 years: etcd refuses more than
-	// 9e9 seconds.
-	maxTTL = 8e9 * time.Second
-)
-
-// leases shares leases between keys of the same TTL that are written within a
-// short window, so that most writes with a TTL cost what plain ones do.
-type leases struct {
-	d  *driver
-	mu sync.Mutex
-	// open has, for each TTL in seconds of a lease, the one that takes more keys.
-	open map[int64]*sharedLease
+// wholeSeconds rounds a TTL up to what etcd takes.
+func wholeSeconds(ttl time.Duration) time.Duration {
+	return time.Duration(math.Ceil(ttl.Seconds())) * time.Second
 }
 
-// sharedLease is a lease; granted is closed when it or err is there.
-type sharedLease struct {
-	granted chan struct{}
-	err     error
-	id      clientv3.LeaseID
-	until   time.Time // it lasts at least until then
-	keys    int       // guarded by leases.mu
-}
-
-// window is how long one lease is shared for keys of a TTL: what they may live
-// longer when their writer dies.
-func window(ttl time.Duration) time.Duration {
-	return min(max(ttl/20, time.Second), maxWindow)
-}
-
-// write writes a key with a lease that others may share.
-func (l *leases) write(ctx context.Context, c *clientv3.Client, w store.Write) (store.Written, error) {
-	ttl := min(w.TTL, maxTTL)
+// writeShared writes a key with a lease that others may share.
+func (d *driver) writeShared(ctx context.Context, c *clientv3.Client, w store.Write) (store.Written, error) {
 	for {
-		lease, err := l.get(ctx, c, ttl)
+		lease, err := d.leases.Get(ctx, min(w.TTL, maxTTL))
 		if err != nil {
 			return store.Written{}, err
 		}
-		written, err := l.d.put(ctx, c, w, clientv3.WithLease(lease.id))
+		written, err := d.put(ctx, c, w, clientv3.WithLease(lease.ID))
 		if errors.Is(err, rpctypes.ErrLeaseNotFound) { // somebody revoked it, or time stood still here
-			l.forget(lease)
+			d.leases.Forget(lease)
 			continue
 		}
 		if err != nil {
@@ -75,78 +45,22 @@ func (l *leases) write(ctx context.Context, c *clientv3.Client, w store.Write) (
 	}
 }
 
-// get returns a lease that lasts for at least ttl from now.
-func (l *leases) get(ctx context.Context, c *clientv3.Client, ttl time.Duration) (*sharedLease, error) {
-	seconds := int64(math.Ceil((ttl + window(ttl)).Seconds()))
-	for {
-		l.mu.Lock()
-		lease := l.open[seconds]
-		if lease == nil || lease.spent(ttl) {
-			lease = &sharedLease{granted: make(chan struct{})}
-			if !l.d.running.Go(func() { l.grant(c, lease, seconds) }) {
-				l.mu.Unlock()
-				return nil, valkeyrie.ErrClosed
-			}
-			if l.open == nil {
-				l.open = make(map[int64]*sharedLease)
-			}
-			l.open[seconds] = lease
-		}
-		lease.keys++
-		l.mu.Unlock()
-
-		select {
-		case <-lease.granted:
-		case <-ctx.Done():
-			return nil, ctx.Err() // nothing was written
-		}
-		if lease.err != nil {
-			return nil, lease.err
-		}
-		if time.Until(lease.until) >= ttl {
-			return lease, nil
-		}
-		l.forget(lease)
-	}
-}
-
-// spent tells whether a lease takes no more keys of this TTL; leases.mu is held.
-func (s *sharedLease) spent(ttl time.Duration) bool {
-	select {
-	case <-s.granted:
-		return s.err != nil || s.keys >= keysPerLease || time.Until(s.until) < ttl
-	default:
-		return s.keys >= keysPerLease
-	}
-}
-
-// grant asks for a lease on behalf of all who wait for it.
-func (l *leases) grant(c *clientv3.Client, lease *sharedLease, seconds int64) {
-	defer close(lease.granted)
-	ctx, cancel := context.WithTimeout(l.d.ctx, l.d.timeout)
+// grantShared asks for a lease that writers share.
+func (d *driver) grantShared(ttl time.Duration) (clientv3.LeaseID, time.Duration, error) {
+	ctx, cancel := context.WithTimeout(d.ctx, d.timeout)
 	defer cancel()
-	sent := time.Now()
-	answer, err := c.Grant(ctx, seconds)
+	c, err := d.client(ctx)
 	if err != nil {
-		lease.err = readError(err) // a lease without keys changes nothing
-		if ctx.Err() != nil {
-			lease.err = wrap(valkeyrie.ErrNotReachable, err)
-		}
-		l.forget(lease)
-		return
+		return 0, 0, err
 	}
-	lease.id, lease.until = answer.ID, sent.Add(time.Duration(answer.TTL)*time.Second)
-}
-
-// forget takes a lease out of use; its keys keep it.
-func (l *leases) forget(lease *sharedLease) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for seconds, open := range l.open {
-		if open == lease {
-			delete(l.open, seconds)
-		}
+	answer, err := c.Grant(ctx, int64(ttl/time.Second))
+	switch {
+	case err == nil:
+		return answer.ID, time.Duration(answer.TTL) * time.Second, nil
+	case ctx.Err() != nil:
+		return 0, 0, wrap(valkeyrie.ErrNotReachable, err)
 	}
+	return 0, 0, readError(err)
 }
 
 // keepAlive is a key that has a lease for itself.
@@ -179,7 +93,7 @@ func (d *driver) writeKeptAlive(ctx context.Context, c *clientv3.Client, w store
 // replaced: nothing was written with it.
 func withOwnLease(ctx context.Context, c *clientv3.Client, ttl time.Duration, f func(clientv3.LeaseID, time.Duration) error) error {
 	for {
-		answer, err := c.Grant(ctx, int64(math.Ceil(min(ttl, maxTTL).Seconds())))
+		answer, err := c.Grant(ctx, int64(wholeSeconds(min(ttl, maxTTL))/time.Second))
 		if err != nil {
 			return readError(err) // a lease without keys changes nothing
 		}
