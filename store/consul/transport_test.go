@@ -197,6 +197,17 @@ func TestAnAgentThatRefusesMoreConnections(t *testing.T) {
 	for i := 0; err == nil && i < 10; i++ {
 		_, err = s.Watch(ctx, fmt.Sprint("k", i), nil)
 	}
+	// The agent closes the connection right behind its refusal, so that net/http
+	// does not always get to read that.
+	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
+}
+
+func TestARefusalOfMoreConnectionsNamesTheAgentsLimit(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "Your IP is issuing too many concurrent connections", http.StatusTooManyRequests)
+	}))
+	defer server.Close()
+	_, err := open(t, []string{server.URL}, nil, nil).Get(within(t, time.Minute), "k", nil)
 	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
 	assert.Contains(t, err.Error(), "http_max_conns_per_client")
 }
