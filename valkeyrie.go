@@ -98,7 +98,7 @@
 //
 // # Locks
 //
-// See [Locker].
+// See [Locker]. Package leadership elects a leader with one, on any backend.
 //
 // # Errors and contexts
 //
