@@ -81,7 +81,7 @@ var clients = map[string][]string{
 // TestABackendCompilesNoOtherClient: who imports one backend pays for its client.
 func TestABackendCompilesNoOtherClient(t *testing.T) {
 	all := dependencies(t)
-	for _, name := range []string{"", "store", "store/memory", "internal/local"} {
+	for _, name := range []string{"", "store", "store/memory", "internal/local", "leadership"} {
 		assert.Empty(t, foreign(all[name]), "%q needs Go's own packages alone", name)
 	}
 	for name, deps := range all {
