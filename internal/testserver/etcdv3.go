@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -36,27 +37,52 @@ func EtcdV3(t testing.TB) *Etcd {
 	if addrs := external(etcdv3); len(addrs) > 0 {
 		return &Etcd{Endpoints: addrs}
 	}
-	return shareEtcd(t, "etcd", EtcdOptions{})
+	return shareEtcd(t, etcdv3, "", EtcdOptions{})
 }
 
 // EtcdV3TLS returns the server with TLS that the package shares.
 func EtcdV3TLS(t testing.TB) *Etcd {
 	t.Helper()
-	return shareEtcd(t, "etcd with TLS", EtcdOptions{TLS: true})
+	return shareEtcd(t, etcdv3, "with TLS", EtcdOptions{TLS: true})
 }
 
 // EtcdV3MutualTLS returns the server that the package shares and that asks for
 // client certificates.
 func EtcdV3MutualTLS(t testing.TB) *Etcd {
 	t.Helper()
-	return shareEtcd(t, "etcd with mutual TLS", EtcdOptions{ClientCerts: true})
+	return shareEtcd(t, etcdv3, "with mutual TLS", EtcdOptions{ClientCerts: true})
 }
 
 // StartEtcdV3 starts a server or a cluster for this test alone.
 func StartEtcdV3(t testing.TB, o EtcdOptions) *Etcd {
 	t.Helper()
-	path := find(t, etcdv3, "etcd")
-	e, err := theSession(t).newEtcd(path, o)
+	return startEtcd(t, etcdv3, o)
+}
+
+// etcdPrograms are the programs that serve the API of a backend, and what makes
+// them serve it.
+var etcdPrograms = map[string]struct {
+	name string
+	args []string
+}{
+	etcdv3: {name: "etcd"},
+	etcdv2: {name: "etcd-v2", args: []string{"--enable-v2"}},
+}
+
+// prepareEtcd returns a function that prepares a server or a cluster with the
+// API of a backend, if its program is there.
+func prepareEtcd(t testing.TB, backend string, o EtcdOptions) func() (*Etcd, error) {
+	t.Helper()
+	program := etcdPrograms[backend]
+	path, s := find(t, backend, program.name), theSession(t)
+	o.Args = append(slices.Clone(program.args), o.Args...)
+	return func() (*Etcd, error) { return s.newEtcd(path, o) }
+}
+
+// startEtcd starts a server or a cluster for this test alone.
+func startEtcd(t testing.TB, backend string, o EtcdOptions) *Etcd {
+	t.Helper()
+	e, err := prepareEtcd(t, backend, o)()
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}
@@ -64,13 +90,12 @@ func StartEtcdV3(t testing.TB, o EtcdOptions) *Etcd {
 	return e
 }
 
-// shareEtcd returns the server that the package shares under that key.
-func shareEtcd(t testing.TB, key string, o EtcdOptions) *Etcd {
+// shareEtcd returns the server of a kind that the package shares.
+func shareEtcd(t testing.TB, backend, kind string, o EtcdOptions) *Etcd {
 	t.Helper()
-	path := find(t, etcdv3, "etcd")
-	s := theSession(t)
-	return share(t, key, func() (*Etcd, error) {
-		e, err := s.newEtcd(path, o)
+	prepare := prepareEtcd(t, backend, o)
+	return share(t, backend+" "+kind, func() (*Etcd, error) {
+		e, err := prepare()
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,57 @@
+package etcdv2
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	client "go.etcd.io/etcd/client/v2"
+
+	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
+)
+
+func TestFaults(t *testing.T) {
+	h := harness(nil)
+	h.Faults = &testutils.Faults{
+		Start: func(t testing.TB) *testutils.FaultServer {
+			t.Helper()
+			server := testserver.StartEtcdV2(t, testserver.EtcdOptions{}).Members[0]
+			keys := raw(t, server.Addr())
+			return &testutils.FaultServer{
+				Addr:    server.Addr(),
+				Kill:    server.Kill,
+				Restart: server.Restart,
+				Compact: func(ctx context.Context) error { return forget(ctx, keys) },
+			}
+		},
+		Open: func(t testing.TB, addr string, cfg *valkeyrie.Config) valkeyrie.Store {
+			t.Helper()
+			s, err := New([]string{addr}, cfg, nil)
+			require.NoError(t, err)
+			return s
+		},
+	}
+	testutils.RunFaults(t, h)
+}
+
+// forget makes a server forget all events that there were: it keeps 1,000.
+func forget(ctx context.Context, keys client.KeysAPI) error {
+	var writers sync.WaitGroup
+	failed := make(chan error, 16)
+	for range cap(failed) {
+		writers.Go(func() {
+			for range 1024 / cap(failed) {
+				if _, err := keys.Set(ctx, "/history", "", nil); err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(failed)
+	return <-failed
+}
