@@ -30,6 +30,9 @@ var stores = []struct {
 	{"boltdb", nil},
 	{"memory", nil},
 	{"etcdv3", func(t testing.TB) []string { return at(testserver.EtcdV3(t).Endpoints...) }},
+	{"etcdv2", func(t testing.TB) []string { return at(testserver.EtcdV2(t).Endpoints...) }},
+	{"consul", func(t testing.TB) []string { return at(testserver.ConsulServer(t).Endpoints...) }},
+	{"redis", func(t testing.TB) []string { return at(testserver.Redis(t).Endpoints...) }},
 }
 
 func at(endpoints ...string) []string { return []string{"-endpoints", strings.Join(endpoints, ",")} }

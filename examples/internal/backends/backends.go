@@ -19,8 +19,11 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	_ "github.com/kvtools/valkeyrie/store/boltdb"
+	_ "github.com/kvtools/valkeyrie/store/consul"
+	_ "github.com/kvtools/valkeyrie/store/etcdv2"
 	_ "github.com/kvtools/valkeyrie/store/etcdv3"
 	_ "github.com/kvtools/valkeyrie/store/memory"
+	_ "github.com/kvtools/valkeyrie/store/redis"
 )
 
 // Target is the store that the flags name.
