@@ -38,6 +38,10 @@ func run(ctx context.Context, target backends.Target) error {
 		return err
 	}
 
+	if err := show(instances, 0); err != nil {
+		return err
+	}
+
 	// Two instances, each a process with a store of its own.
 	first, err := register(ctx, target, "1", "10.0.0.1:8080")
 	if err != nil {
