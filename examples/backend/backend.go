@@ -5,8 +5,6 @@ package backend
 import (
 	"context"
 	"iter"
-	"maps"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -114,7 +112,7 @@ func (it item) pair(key string, keysOnly bool) *valkeyrie.KVPair {
 // Walk copies what it yields: a real server is read in pages instead.
 func (d *driver) Walk(_ context.Context, dir string, opts valkeyrie.ReadOptions) iter.Seq2[*valkeyrie.KVPair, error] {
 	return func(yield func(*valkeyrie.KVPair, error) bool) {
-		pairs, _, _ := d.snapshot(func(key string) bool { return strings.HasPrefix(key, dir) }, opts.KeysOnly)
+		pairs, _, _ := d.snapshot(store.WatchRequest{Key: dir, Tree: true, KeysOnly: opts.KeysOnly})
 		for _, p := range pairs {
 			if !yield(p, nil) {
 				return
@@ -123,19 +121,28 @@ func (d *driver) Walk(_ context.Context, dir string, opts valkeyrie.ReadOptions)
 	}
 }
 
-// snapshot returns some keys at one moment, what tells of the next change, and
-// when the first of them expires.
-func (d *driver) snapshot(wanted func(key string) bool, keysOnly bool) (pairs []*valkeyrie.KVPair, changed <-chan struct{}, expires time.Time) {
+// snapshot returns a key, or all that begin with it, at one moment, what tells of
+// the next change, and when the first of them expires.
+func (d *driver) snapshot(r store.WatchRequest) (pairs []*valkeyrie.KVPair, changed <-chan struct{}, expires time.Time) {
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
-	for _, key := range slices.Sorted(maps.Keys(d.s.items)) {
+	add := func(key string) {
 		it, ok := d.s.live(key)
-		if !ok || !wanted(key) {
-			continue
+		if !ok {
+			return
 		}
-		pairs = append(pairs, it.pair(key, keysOnly))
+		pairs = append(pairs, it.pair(key, r.KeysOnly))
 		if !it.expires.IsZero() && (expires.IsZero() || it.expires.Before(expires)) {
 			expires = it.expires
+		}
+	}
+	if !r.Tree {
+		add(r.Key)
+		return pairs, d.s.changed, expires
+	}
+	for key := range d.s.items { // in no order, which nobody asks for
+		if strings.HasPrefix(key, r.Key) {
+			add(key)
 		}
 	}
 	return pairs, d.s.changed, expires
@@ -199,12 +206,8 @@ func (d *driver) Renew(_ context.Context, key string, revision uint64, ttl time.
 // Watch reports everything again at each change: the front sends on what is
 // different. That is right, and slow in large directories.
 func (d *driver) Watch(ctx context.Context, r store.WatchRequest, sink store.Sink) error {
-	wanted := func(key string) bool { return key == r.Key }
-	if r.Tree {
-		wanted = func(key string) bool { return strings.HasPrefix(key, r.Key) }
-	}
 	for {
-		pairs, changed, expires := d.snapshot(wanted, r.KeysOnly)
+		pairs, changed, expires := d.snapshot(r)
 		sink.Begin()
 		for _, p := range pairs {
 			sink.Put(p)
