@@ -1,0 +1,185 @@
+package zookeeper
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// sweepAfter is how long a deleted key's node stays, without data. While it does,
+// its data version goes on counting, so that a write guarded by a version that was
+// read less than that ago cannot hit a later node of the same name.
+const sweepAfter = 5 * time.Second
+
+const (
+	// sweepersAtOnce bounds how many nodes are removed at the same time.
+	sweepersAtOnce = 16
+
+	// lastSweep is how long Close may take for what has not been removed yet.
+	lastSweep = 500 * time.Millisecond
+)
+
+// sweeper removes nodes that are no keys and have no children, and then the
+// parents for which the same is true: those of keys that were deleted, and those
+// that were made for keys which then were not. It touches no node that has
+// version 0, which another tool made, nor that of Config.Prefix and above.
+type sweeper struct {
+	d    *driver
+	wake chan struct{}
+
+	mu      sync.Mutex
+	queue   []dirt // the oldest first
+	latest  map[string]int64
+	running bool
+}
+
+// dirt is a node that may have to be removed.
+type dirt struct {
+	path  string
+	mzxid int64 // of the write that made it so
+	due   time.Time
+}
+
+func (s *sweeper) init(d *driver) {
+	s.d, s.latest, s.wake = d, make(map[string]int64), make(chan struct{}, 1)
+}
+
+// later has a node looked at after a while.
+func (s *sweeper) later(path string, mzxid int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, known := s.latest[path]; known {
+		s.latest[path] = max(s.latest[path], mzxid)
+		return
+	}
+	s.latest[path] = mzxid
+	s.queue = append(s.queue, dirt{path: path, mzxid: mzxid, due: time.Now().Add(sweepAfter)})
+	if !s.running {
+		s.running = s.d.tasks.Go(s.run)
+	}
+	poke(s.wake)
+}
+
+// next takes the node that has waited longest, if it has for long enough; else it
+// tells how long to wait. With all it takes any.
+func (s *sweeper) next(all bool) (d dirt, ok bool, wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.queue) > 0 {
+		d = s.queue[0]
+		if wait = time.Until(d.due); wait > 0 && !all {
+			return d, false, wait
+		}
+		s.queue = s.queue[1:]
+		latest := s.latest[d.path]
+		if latest == d.mzxid || all {
+			delete(s.latest, d.path)
+			return d, true, 0
+		}
+		d.mzxid, d.due = latest, time.Now().Add(sweepAfter) // deleted again meanwhile
+		s.queue = append(s.queue, d)
+	}
+	s.queue = nil
+	return d, false, time.Hour
+}
+
+// run removes what is due until the driver is closed.
+func (s *sweeper) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	places := make(chan struct{}, sweepersAtOnce)
+	for {
+		d, ok, wait := s.next(false)
+		if !ok {
+			timer.Reset(wait)
+			select {
+			case <-timer.C:
+			case <-s.wake:
+			case <-s.d.ctx.Done():
+				return
+			}
+			continue
+		}
+		conn, _, err := s.d.main.ready(s.d.ctx, true)
+		if err != nil {
+			return // closed, or refused for good
+		}
+		places <- struct{}{}
+		if !s.d.tasks.Go(func() {
+			defer func() { <-places }()
+			if err := s.sweep(conn, d, false); err != nil {
+				s.later(d.path, d.mzxid)
+			}
+		}) {
+			return
+		}
+	}
+}
+
+// finish removes what waits to be removed, at the driver's end.
+func (s *sweeper) finish() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastSweep)
+	defer cancel()
+	conn, _, err := s.d.main.now()
+	var sweeping sync.WaitGroup
+	places := make(chan struct{}, sweepersAtOnce)
+	for err == nil && ctx.Err() == nil {
+		d, ok, _ := s.next(true)
+		if !ok {
+			break
+		}
+		places <- struct{}{}
+		sweeping.Go(func() {
+			defer func() { <-places }()
+			_ = s.sweep(conn, d, true)
+		})
+	}
+	done := make(chan struct{})
+	if !s.d.tasks.Go(func() {
+		sweeping.Wait()
+		close(done)
+	}) {
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done(): // the end of the client ends them
+	}
+}
+
+// sweep removes a node and its parents as far as they are empty.
+func (s *sweeper) sweep(conn *zk.Conn, d dirt, last bool) error {
+	for path := d.path; path != "/" && !s.keeps(path); path = parent(path) {
+		data, stat, err := conn.Get(path)
+		switch {
+		case err == nil:
+		case isOneOf(err, zk.ErrNoNode):
+			continue // its parent may still be there
+		default:
+			return err
+		}
+		if data != nil || stat.NumChildren > 0 || stat.Version == 0 {
+			return nil
+		}
+		if stat.Mzxid > d.mzxid && !last { // another key was deleted here
+			s.later(path, stat.Mzxid)
+			return nil
+		}
+		err = conn.Delete(path, stat.Version)
+		switch {
+		case err == nil, isOneOf(err, zk.ErrNoNode):
+		case isOneOf(err, zk.ErrBadVersion, zk.ErrNotEmpty, zk.ErrNoAuth):
+			return nil
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// keeps tells whether a path is that of Config.Prefix or above it.
+func (s *sweeper) keeps(path string) bool {
+	return path == s.d.prefix || len(s.d.prefix) > len(path) && s.d.prefix[:len(path)+1] == path+"/"
+}
