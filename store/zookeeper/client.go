@@ -17,8 +17,8 @@ import (
 type client struct {
 	d        *driver
 	settings connectSettings
-	session  time.Duration // the length that is asked for
-	onUp     func()        // called in the keeper after each opening of the gate; may be nil
+	session  time.Duration  // the length that is asked for
+	arrive   func(*zk.Conn) // called in the keeper before each opening of the gate; may be nil
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -143,25 +143,25 @@ func (c *client) keep() {
 			}
 			authenticated = l
 		}
-		if _, err := l.conn.Sync("/"); err == nil {
-			c.opened(l, seq)
+		if _, err := l.conn.Sync("/"); err != nil {
+			continue
 		}
+		if c.arrive != nil {
+			c.arrive(l.conn)
+		}
+		c.opened(l, seq)
 	}
 }
 
 // opened opens the gate if the connection is still the same.
 func (c *client) opened(l *link, seq uint64) {
 	c.mu.Lock()
-	current := c.seq == seq
-	if current {
+	defer c.mu.Unlock()
+	if c.seq == seq {
 		c.changeLocked(func(g *gate) {
 			g.open, g.conn, g.id, g.refused = true, l.conn, l.conn.SessionID(), nil
 			g.length = time.Duration(l.granted.Load())
 		})
-	}
-	c.mu.Unlock()
-	if current && c.onUp != nil {
-		c.onUp()
 	}
 }
 

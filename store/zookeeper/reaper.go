@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,18 +18,24 @@ const (
 
 	// reapAtLeast is how often the records of an owner that died are looked at.
 	reapAtLeast = time.Minute
+
+	// reapersAtOnce bounds how many records are looked at the same time.
+	reapersAtOnce = 32
 )
 
 // reaper deletes the keys of records whose owner has died. Of the stores with
 // the same prefix and user one has that role at a time, for as long as its session
-// lasts; the others look now and then whether somebody has it. It also sees to
-// records of this store of which the front knows nothing.
+// lasts; the others look now and then, and whenever they have connected, whether
+// somebody has it. It also sees to records of this store of which the front knows
+// nothing.
 type reaper struct {
-	x     *expiry
-	role  string // the path of the node of who has it
-	once  sync.Once
-	wake  chan struct{} // capacity 1
-	again map[string]time.Time
+	x    *expiry
+	role string // the path of the node of who has it
+	once sync.Once
+	wake chan struct{} // capacity 1
+
+	turn  sync.Mutex           // of a round
+	again map[string]time.Time // when to look at an owner's records again
 
 	mu     sync.Mutex
 	doubts []doubt
@@ -90,7 +97,7 @@ func (r *reaper) run() {
 				return
 			}
 		}
-		conn, id, err := r.x.d.main.now()
+		conn, _, err := r.x.d.main.now()
 		if ok && err == nil {
 			_, err = r.reap(conn, d.r.path, math.MaxInt64)
 		}
@@ -102,16 +109,18 @@ func (r *reaper) run() {
 		}
 		if err == nil && time.Since(last) > reapEvery/2 {
 			last = time.Now()
-			r.round(conn, id)
+			r.round(conn)
 		}
 	}
 }
 
 // round looks for dead owners, if this store has the role or can have it. Any
 // error means to try again in the next round.
-func (r *reaper) round(conn *zk.Conn, id int64) {
+func (r *reaper) round(conn *zk.Conn) {
+	r.turn.Lock()
+	defer r.turn.Unlock()
 	there, stat, err := conn.Exists(r.role)
-	if err != nil || there && stat.EphemeralOwner != id {
+	if err != nil || there && stat.EphemeralOwner != conn.SessionID() {
 		return
 	}
 	if !there {
@@ -165,15 +174,19 @@ func (r *reaper) bury(conn *zk.Conn, owner string) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	var mu sync.Mutex
 	next := time.Duration(0)
-	for _, name := range names {
+	err = each(reapersAtOnce, slices.Values(names), func(name string) error {
 		left, err := r.reap(conn, child(owner, name), role.Mtime)
-		if err != nil {
-			return 0, err
-		}
+		mu.Lock()
+		defer mu.Unlock()
 		if left > 0 && (next == 0 || left < next) {
 			next = left
 		}
+		return err
+	})
+	if err != nil {
+		return 0, err
 	}
 	if next > 0 {
 		return next, nil

@@ -195,50 +195,6 @@ func at(pairs []*valkeyrie.KVPair, key string) int {
 	return 0
 }
 
-func TestKeysOfAStoreThatIsGoneExpireAndTheirRecordsGo(t *testing.T) {
-	ctx := within(t, time.Minute)
-	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
-	c, s := raw(t, endpoints), open(t, endpoints, nil)
-	_, err := s.Exists(ctx, "k", nil) // it looks for records from now on
-	require.NoError(t, err)
-	gone, err := New(endpoints, nil, &Options{SessionTimeout: session})
-	require.NoError(t, err)
-	ttl := &valkeyrie.WriteOptions{TTL: time.Second}
-	require.NoError(t, gone.Put(ctx, "a", []byte("v"), ttl))
-	require.NoError(t, gone.Put(ctx, "a/child", []byte("permanent"), nil))
-	require.NoError(t, gone.Put(ctx, "b/c", []byte("v"), ttl))
-	require.NoError(t, gone.Put(ctx, "d", []byte("v"), ttl))
-	require.NoError(t, gone.Put(ctx, "e", []byte("v"), &valkeyrie.WriteOptions{TTL: time.Hour}))
-	require.NoError(t, s.Put(ctx, "d", []byte("somebody else's"), nil))
-	_, stat, err := c.Get("/a")
-	require.NoError(t, err)
-	assert.Zero(t, stat.EphemeralOwner, "it has children")
-	require.NoError(t, gone.Close())
-
-	for _, key := range []string{"a", "b/c"} {
-		require.Eventually(t, func() bool {
-			there, err := s.Exists(ctx, key, nil)
-			return err == nil && !there
-		}, harness(nil).CrashBound+time.Second, 10*time.Millisecond, key)
-	}
-	for _, key := range []string{"a/child", "d", "e"} {
-		there, err := s.Exists(ctx, key, nil)
-		require.NoError(t, err)
-		assert.True(t, there, key)
-	}
-	const dir = "/.valkeyrie/ttl/open"
-	owners, _, err := c.Children(dir)
-	require.NoError(t, err)
-	records := 0
-	for _, o := range owners {
-		names, _, err := c.Children(child(dir, o))
-		require.NoError(t, err)
-		records += len(names)
-	}
-	assert.Equal(t, 1, records, "that of e")
-	vanishes(t, c, "/b")
-}
-
 func TestALockOfAProcessThatDiedIsFreeAlthoughNobodyWaits(t *testing.T) {
 	ctx := within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints

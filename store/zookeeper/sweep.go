@@ -11,7 +11,7 @@ import (
 // sweepAfter is how long a deleted key's node stays, without data. While it does,
 // its data version goes on counting, so that a write guarded by a version that was
 // read less than that ago cannot hit a later node of the same name.
-const sweepAfter = 5 * time.Second
+const sweepAfter = time.Second
 
 const (
 	// sweepersAtOnce bounds how many nodes are removed at the same time.
@@ -123,23 +123,21 @@ func (s *sweeper) finish() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastSweep)
 	defer cancel()
 	conn, _, err := s.d.main.now()
-	var sweeping sync.WaitGroup
-	places := make(chan struct{}, sweepersAtOnce)
-	for err == nil && ctx.Err() == nil {
-		d, ok, _ := s.next(true)
-		if !ok {
-			break
+	if err != nil {
+		return
+	}
+	waiting := func(yield func(dirt) bool) {
+		for ctx.Err() == nil {
+			d, ok, _ := s.next(true)
+			if !ok || !yield(d) {
+				return
+			}
 		}
-		places <- struct{}{}
-		sweeping.Go(func() {
-			defer func() { <-places }()
-			_ = s.sweep(conn, d, true)
-		})
 	}
 	done := make(chan struct{})
 	if !s.d.tasks.Go(func() {
-		sweeping.Wait()
-		close(done)
+		defer close(done)
+		_ = each(sweepersAtOnce, waiting, func(d dirt) error { return s.sweep(conn, d, true) })
 	}) {
 		return
 	}

@@ -133,23 +133,35 @@ func (d *driver) levels(ctx context.Context, dir string) (levels [][]string, key
 
 // deleteLevel deletes nodes of one depth.
 func (d *driver) deleteLevel(o *op, conn *zk.Conn, paths []string) error {
+	return each(batchesAtOnce, batches(paths), func(batch []string) error { return d.deleteBatch(o, conn, batch) })
+}
+
+// each calls f for all items, for so many at once, and returns its errors. After
+// one it begins no more.
+func each[T any](atOnce int, items iter.Seq[T], f func(T) error) error {
 	var wg sync.WaitGroup
-	places := make(chan struct{}, batchesAtOnce)
-	errs := make([]error, 0, len(paths)/batchOps+1)
 	var mu sync.Mutex
-	for batch := range batches(paths) {
+	var failed error
+	places := make(chan struct{}, atOnce)
+	for item := range items {
 		places <- struct{}{}
+		mu.Lock()
+		stop := failed != nil
+		mu.Unlock()
+		if stop {
+			break
+		}
 		wg.Go(func() {
 			defer func() { <-places }()
-			if err := d.deleteBatch(o, conn, batch); err != nil {
+			if err := f(item); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				errs = append(errs, err)
+				failed = errors.Join(failed, err)
 			}
 		})
 	}
 	wg.Wait()
-	return errors.Join(errs...)
+	return failed
 }
 
 // batches cuts paths into what fits into one request each.

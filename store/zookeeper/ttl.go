@@ -159,17 +159,16 @@ const (
 	reaperName = "reaper"
 )
 
-// connected is called after each connection.
-func (x *expiry) connected() {
-	x.reaper.start()
-	if !x.ready.Load() {
-		return
-	}
-	if conn, _, err := x.d.main.now(); err == nil { // the session may be a new one
+// arrive is called before a new connection is used. What others have left is
+// expired then before the first call of this store is answered.
+func (x *expiry) arrive(conn *zk.Conn) {
+	if x.ready.Load() { // the session may be a new one
 		if err := x.live(conn); errors.Is(err, zk.ErrNoNode) {
 			x.ready.Store(false)
 		}
 	}
+	x.reaper.round(conn)
+	x.reaper.start()
 }
 
 // leave tells others that they have to care for the records. What it returns is

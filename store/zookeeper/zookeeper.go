@@ -169,7 +169,7 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	}
 	d.sweeper.init(d)
 	d.expiry.init(d, settings.Username)
-	d.main.onUp = d.expiry.connected
+	d.main.arrive = d.expiry.arrive
 	return d, nil
 }
 
