@@ -23,16 +23,15 @@ import (
 var errPlaceLost = errors.New("lost the place in the line of a lock")
 
 // sessionOf is how long the session of a lock is: a hold is proven for two thirds
-// of it, see hold.TTL. Long ones are rounded up, so that locks of like TTLs share
-// a session.
+// of it, see hold.TTL. It is rounded up, so that locks of like TTLs share a session.
 func sessionOf(ttl time.Duration) time.Duration {
-	session := ttl + ttl/2
-	for _, step := range []time.Duration{time.Minute, 10 * time.Second, time.Second} {
-		if session > 20*step {
-			return (session + step - 1) / step * step
+	session, step := ttl+ttl/2, 100*time.Millisecond
+	for _, longer := range []time.Duration{time.Second, 10 * time.Second, time.Minute} {
+		if session > 20*longer {
+			step = longer
 		}
 	}
-	return max(session, 100*time.Millisecond)
+	return (session + step - 1) / step * step
 }
 
 // locker returns the client for locks of a TTL.

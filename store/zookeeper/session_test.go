@@ -249,7 +249,7 @@ func TestACancelledWaiterLeavesNoNodeBehind(t *testing.T) {
 func TestManyTTLsOfLocksShareSessions(t *testing.T) {
 	for ttl, want := range map[time.Duration]time.Duration{
 		time.Second: 1500 * time.Millisecond, 20 * time.Second: 30 * time.Second, 31 * time.Second: 47 * time.Second,
-		time.Millisecond: 100 * time.Millisecond, 4 * time.Minute: 360 * time.Second, time.Hour: 90 * time.Minute,
+		time.Millisecond: 100 * time.Millisecond, 1001 * time.Millisecond: 1600 * time.Millisecond, 4 * time.Minute: 360 * time.Second, time.Hour: 90 * time.Minute,
 	} {
 		assert.Equal(t, want, sessionOf(ttl), "%v", ttl)
 	}

@@ -2,6 +2,7 @@ package zookeeper
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -30,8 +31,8 @@ type sweeper struct {
 	wake chan struct{}
 
 	mu      sync.Mutex
-	queue   []dirt // the oldest first
-	latest  map[string]int64
+	queue   []dirt              // the oldest first
+	queued  map[string]struct{} // the paths in it
 	running bool
 }
 
@@ -43,18 +44,17 @@ type dirt struct {
 }
 
 func (s *sweeper) init(d *driver) {
-	s.d, s.latest, s.wake = d, make(map[string]int64), make(chan struct{}, 1)
+	s.d, s.queued, s.wake = d, make(map[string]struct{}), make(chan struct{}, 1)
 }
 
 // later has a node looked at after a while.
 func (s *sweeper) later(path string, mzxid int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, known := s.latest[path]; known {
-		s.latest[path] = max(s.latest[path], mzxid)
-		return
+	if _, known := s.queued[path]; known {
+		return // the sweep will see that it was used again
 	}
-	s.latest[path] = mzxid
+	s.queued[path] = struct{}{}
 	s.queue = append(s.queue, dirt{path: path, mzxid: mzxid, due: time.Now().Add(sweepAfter)})
 	if !s.running {
 		s.running = s.d.tasks.Go(s.run)
@@ -67,22 +67,17 @@ func (s *sweeper) later(path string, mzxid int64) {
 func (s *sweeper) next(all bool) (d dirt, ok bool, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.queue) > 0 {
-		d = s.queue[0]
-		if wait = time.Until(d.due); wait > 0 && !all {
-			return d, false, wait
-		}
-		s.queue = s.queue[1:]
-		latest := s.latest[d.path]
-		if latest == d.mzxid || all {
-			delete(s.latest, d.path)
-			return d, true, 0
-		}
-		d.mzxid, d.due = latest, time.Now().Add(sweepAfter) // deleted again meanwhile
-		s.queue = append(s.queue, d)
+	if len(s.queue) == 0 {
+		s.queue = nil // or it would keep the memory of the longest it ever was
+		return d, false, time.Hour
 	}
-	s.queue = nil
-	return d, false, time.Hour
+	d = s.queue[0]
+	if wait = time.Until(d.due); wait > 0 && !all {
+		return d, false, wait
+	}
+	s.queue = s.queue[1:]
+	delete(s.queued, d.path)
+	return d, true, 0
 }
 
 // run removes what is due until the driver is closed.
@@ -147,16 +142,19 @@ func (s *sweeper) finish() {
 	}
 }
 
-// sweep removes a node and its parents as far as they are empty.
+// sweep removes a node and its parents as far as they are empty. An error is
+// that of a connection.
 func (s *sweeper) sweep(conn *zk.Conn, d dirt, last bool) error {
 	for path := d.path; path != "/" && !s.keeps(path); path = parent(path) {
 		data, stat, err := conn.Get(path)
 		switch {
 		case err == nil:
-		case isOneOf(err, zk.ErrNoNode):
+		case errors.Is(err, zk.ErrNoNode):
 			continue // its parent may still be there
-		default:
+		case disconnected(err):
 			return err
+		default: // no right to look at it
+			return nil
 		}
 		if data != nil || stat.NumChildren > 0 || stat.Version == 0 {
 			return nil
@@ -167,11 +165,11 @@ func (s *sweeper) sweep(conn *zk.Conn, d dirt, last bool) error {
 		}
 		err = conn.Delete(path, stat.Version)
 		switch {
-		case err == nil, isOneOf(err, zk.ErrNoNode):
-		case isOneOf(err, zk.ErrBadVersion, zk.ErrNotEmpty, zk.ErrNoAuth):
-			return nil
-		default:
+		case err == nil, errors.Is(err, zk.ErrNoNode):
+		case disconnected(err):
 			return err
+		default: // it is used again, or there is no right to remove it
+			return nil
 		}
 	}
 	return nil
