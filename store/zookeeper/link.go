@@ -147,7 +147,7 @@ func (l *link) dial(_, addr string, _ time.Duration) (net.Conn, error) {
 		l.wire.Close()
 	}
 	l.wire = newWire(raw, deadline, l.hears, func(d time.Duration) { l.granted.Store(int64(d)) })
-	if l.ctx.Err() != nil || !l.c.d.tasks.Go(l.wire.flusher) {
+	if l.ctx.Err() != nil { // given up meanwhile
 		l.wire.Close()
 	}
 	return l.wire, nil

@@ -228,15 +228,12 @@ func (h *hold) Renew(ctx context.Context) error {
 
 // check is nil when the visible key and the place in line are those of the hold.
 func (h *hold) check(conn *zk.Conn, id int64) error {
-	for path, ours := range map[string]func(*zk.Stat) bool{
-		h.own:  func(*zk.Stat) bool { return true }, // no other node will have that name
-		h.path: func(s *zk.Stat) bool { return s.Mzxid == h.stat.Mzxid },
-	} {
+	for _, path := range []string{h.own, h.path} { // no other node will have the name of the own one
 		there, stat, err := conn.Exists(path)
 		switch {
 		case err != nil:
 			return readError(err)
-		case !there || !ours(stat):
+		case !there, path == h.path && stat.Mzxid != h.stat.Mzxid:
 			return valkeyrie.ErrLockNotHeld
 		}
 	}

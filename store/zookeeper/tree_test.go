@@ -69,18 +69,11 @@ func TestNodesOfOtherToolsAreKeysAndOursAreTheirs(t *testing.T) {
 	ctx := within(t, time.Minute)
 	endpoints := testserver.ZooKeeper(t).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
-	for path, data := range map[string][]byte{"/tools": nil, "/tools/null": nil, "/tools/empty": {}, "/tools/null/below": []byte("theirs")} {
-		defer func() { _ = c.Delete(path, -1) }()
-		if path != "/tools/null/below" {
-			continue
-		}
-		for _, p := range []string{"/tools", "/tools/null"} {
-			_, err := c.Create(p, nil, 0, zk.WorldACL(zk.PermAll))
-			require.NoError(t, err)
-		}
-		_, err := c.Create(path, data, 0, zk.WorldACL(zk.PermAll))
-		require.NoError(t, err)
-		_, err = c.Create("/tools/empty", []byte{}, 0, zk.WorldACL(zk.PermAll))
+	for _, theirs := range []struct {
+		path string
+		data []byte
+	}{{"/tools", nil}, {"/tools/null", nil}, {"/tools/empty", []byte{}}, {"/tools/null/below", []byte("theirs")}} {
+		_, err := c.Create(theirs.path, theirs.data, 0, zk.WorldACL(zk.PermAll))
 		require.NoError(t, err)
 	}
 	pairs, err := s.List(ctx, "tools", nil)
