@@ -18,8 +18,8 @@ import (
 )
 
 // BenchmarkStore compares the store with the ZooKeeper client as its
-// documentation shows it. Get is Sync and then Get there, as all reads of the
-// store are linearizable; see BenchmarkReads for the others.
+// documentation shows it. Get is Sync and then Get there, as reads of the store are
+// linearizable; see BenchmarkStaleGet for those that need not be.
 func BenchmarkStore(b *testing.B) {
 	endpoints := testserver.ZooKeeper(b).Endpoints
 	h := harness(endpoints)
@@ -120,53 +120,33 @@ func (n nativeClient) deleteTree(path string) error {
 	return n.c.Delete(path, stat.Version)
 }
 
-// BenchmarkReads compares reads of both kinds with those of the client.
-func BenchmarkReads(b *testing.B) {
+// BenchmarkStaleGet compares reads with AllowStale with those of the client.
+func BenchmarkStaleGet(b *testing.B) {
 	endpoints := testserver.ZooKeeper(b).Endpoints
 	s, c := open(b, endpoints, nil), raw(b, endpoints)
-	ctx := context.Background()
-	keys, dir := make([]string, 1000), fmt.Sprintf("reads-%016x", rand.Uint64())
+	keys, dir := make([]string, 1000), fmt.Sprintf("stale-%016x", rand.Uint64())
 	for i := range keys {
 		keys[i] = fmt.Sprintf("%s/%d", dir, i)
 	}
-	require.NoError(b, spread(len(keys), 64, func(i int) error { return s.Put(ctx, keys[i], make([]byte, 100), nil) }))
-	get := func(i int) error {
-		_, _, err := c.Get("/" + keys[i%len(keys)])
-		return err
-	}
-	for _, load := range []struct {
-		name          string
-		store, native func(i int) error
+	require.NoError(b, spread(len(keys), 64, func(i int) error { return s.Put(b.Context(), keys[i], make([]byte, 100), nil) }))
+	stale := &valkeyrie.ReadOptions{AllowStale: true}
+	sides := []struct {
+		name string
+		get  func(i int) error
 	}{
-		{"StaleGet", func(i int) error {
-			_, err := s.Get(ctx, keys[i%len(keys)], &valkeyrie.ReadOptions{AllowStale: true})
-			return err
-		}, get},
-		{"ConsistentGet", func(i int) error {
-			_, err := s.Get(ctx, keys[i%len(keys)], nil)
-			return err
-		}, func(i int) error {
-			if _, err := c.Sync("/" + keys[i%len(keys)]); err != nil {
-				return err
-			}
-			return get(i)
-		}},
-	} {
-		for _, goroutines := range []int{1, 64} {
-			b.Run(fmt.Sprintf("%s/goroutines=%d", load.name, goroutines), func(b *testing.B) {
-				for range 3 { // by turns
-					b.Run("store", func(b *testing.B) { measure(b, goroutines, load.store) })
-					b.Run("native", func(b *testing.B) { measure(b, goroutines, load.native) })
-				}
-			})
-		}
+		{"store", func(i int) error { _, err := s.Get(b.Context(), keys[i%len(keys)], stale); return err }},
+		{"native", func(i int) error { _, _, err := c.Get("/" + keys[i%len(keys)]); return err }},
 	}
-}
-
-func measure(b *testing.B, goroutines int, f func(i int) error) {
-	b.ReportAllocs()
-	if err := spread(b.N, goroutines, f); err != nil {
-		b.Fatal(err)
+	for _, goroutines := range []int{1, 64} {
+		b.Run(fmt.Sprintf("goroutines=%d", goroutines), func(b *testing.B) {
+			for i := range 6 { // by turns
+				side := sides[i%2]
+				b.Run(side.name, func(b *testing.B) {
+					b.ReportAllocs()
+					require.NoError(b, spread(b.N, goroutines, side.get))
+				})
+			}
+		})
 	}
 }
 
