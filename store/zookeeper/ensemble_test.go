@@ -2,7 +2,9 @@ package zookeeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 func TestReadsSeeWhatWasWrittenThroughAnotherMember(t *testing.T) {
@@ -42,6 +45,57 @@ func TestReadsSeeWhatWasWrittenThroughAnotherMember(t *testing.T) {
 			require.ErrorIs(t, s.Delete(ctx, "m/k"), valkeyrie.ErrKeyNotFound)
 		}
 	}
+}
+
+// TestManyCallsAtOnceSeeWhatWasWritten has so many that they are spread over
+// sessions with all members.
+func TestManyCallsAtOnceSeeWhatWasWritten(t *testing.T) {
+	ctx := within(t, time.Minute)
+	ensemble := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{Members: 3})
+	settings, err := store.Settings(StoreName, nil)
+	require.NoError(t, err)
+	d, err := newDriver(ensemble.Endpoints, settings, (&Options{SessionTimeout: session}).withDefaults(""))
+	require.NoError(t, err)
+	s, err := store.New(d, &settings)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	errs := make([]error, 4*crowd)
+	var wg sync.WaitGroup
+	for w := range errs {
+		wg.Go(func() { errs[w] = putGetDelete(ctx, s, fmt.Sprintf("many/%d", w), 50) })
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(errs...))
+	for _, c := range d.more {
+		assert.True(t, c.gate.Load().open, "a further connection was used")
+	}
+}
+
+// putGetDelete makes calls each of which must see what the one before wrote.
+func putGetDelete(ctx context.Context, s valkeyrie.Store, key string, rounds int) error {
+	for i := range rounds {
+		value := fmt.Sprint(i)
+		if err := s.Put(ctx, key, []byte(value), nil); err != nil {
+			return err
+		}
+		p, err := s.Get(ctx, key, nil)
+		if err != nil {
+			return err
+		}
+		if string(p.Value) != value {
+			return fmt.Errorf("%s is %q after a put of %q", key, p.Value, value)
+		}
+		if _, p, err = s.AtomicPut(ctx, key, nil, p, nil); err != nil {
+			return err
+		}
+		if _, err := s.AtomicDelete(ctx, key, p); err != nil {
+			return err
+		}
+		if _, _, err := s.AtomicPut(ctx, key, nil, nil, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func TestAnEnsembleGoesOnWithoutItsLeader(t *testing.T) {

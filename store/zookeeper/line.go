@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-zookeeper/zk"
 
@@ -126,6 +127,7 @@ func (h *hold) take(ctx context.Context, conn *zk.Conn) error {
 		if h.record, err = h.d.expiry.record(ctx, note{Key: h.path, Holder: h.own}); err != nil {
 			return err
 		}
+		sent := time.Now()
 		results, err := conn.Multi(
 			&zk.CheckVersionRequest{Path: h.own, Version: 0},
 			&zk.SetDataRequest{Path: h.path, Data: h.value, Version: h.stat.Version},
@@ -133,7 +135,7 @@ func (h *hold) take(ctx context.Context, conn *zk.Conn) error {
 			h.record.create(h.d),
 		)
 		if err == nil {
-			h.stat, h.length = results[1].Stat, h.c.gate.Load().length
+			h.stat, h.length, h.confirmed = results[1].Stat, h.c.gate.Load().length, sent
 			return nil
 		}
 		switch at := failedAt(results); {

@@ -189,6 +189,8 @@ type hold struct {
 	record *record // for the case that this process dies
 	stat   *zk.Stat
 	length time.Duration // of the session
+
+	confirmed time.Time // when it was taken
 }
 
 func newHold(d *driver, c *client, r store.LockRequest) *hold {
@@ -209,6 +211,10 @@ func (h *hold) Revision() uint64 { return uint64(h.stat.Mzxid) }
 // a connection that is silent for two thirds of the session, this counts a hold
 // as lost when that much of the session has passed since the request.
 func (h *hold) TTL() time.Duration { return h.length / 3 * 2 }
+
+// Confirmed implements store.Confirmed: taking the lock proves, at the leader, that
+// the node in line was there and so the session.
+func (h *hold) Confirmed() time.Time { return h.confirmed }
 
 // Renew implements store.Hold. The Sync goes to the leader: a member that has lost
 // touch with it cannot confirm a session that has ended meanwhile.

@@ -52,7 +52,7 @@ func (d *driver) walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 	if err != nil {
 		return err
 	}
-	readers, more := []reader{first}, make(chan reader, moreReaders)
+	readers, more := []reader{first}, make(chan reader, moreClients)
 	results := make(chan found, walkersAtOnce) // room for all that are under way
 	todo, seen, long := below(nil, root), 0, false
 	for busy := 0; busy > 0 || len(todo) > 0; {
@@ -89,12 +89,9 @@ func (d *driver) walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 	return nil
 }
 
-// A server takes the requests of one connection one after the other. Long walks
-// are spread over some more, which are opened for the first of them.
-const (
-	moreReaders = 3
-	longWalk    = 300 // nodes
-)
+// longWalk is from how many nodes on a walk is spread over further connections,
+// see driver.pick.
+const longWalk = 300
 
 // reader is a session that reads what was written before the walk began.
 type reader struct {
@@ -112,7 +109,7 @@ func (c *client) reader(ctx context.Context, stale bool) (r reader, err error) {
 
 // moreReaders sends further readers as soon as they are there.
 func (d *driver) moreReaders(ctx context.Context, stale bool, to chan<- reader) {
-	for _, c := range d.readers {
+	for _, c := range d.more {
 		d.calls.Go(func() {
 			if r, err := c.reader(ctx, stale); err == nil {
 				to <- r // has room for all

@@ -32,6 +32,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -122,7 +123,8 @@ type driver struct {
 	tasks  store.Group // what goes on in the background
 
 	main    *client              // for all but locks
-	readers [moreReaders]*client // for long walks, beside main
+	more    [moreClients]*client // beside main, for long walks and many calls at once
+	busy    atomic.Int64         // calls under way
 	sweeper sweeper
 	expiry  expiry
 
@@ -164,8 +166,8 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.main = newClient(d, opts.SessionTimeout)
-	for i := range d.readers {
-		d.readers[i] = newClient(d, opts.SessionTimeout)
+	for i := range d.more {
+		d.more[i] = newClient(d, opts.SessionTimeout)
 	}
 	d.sweeper.init(d)
 	d.expiry.init(d, settings.Username)
@@ -211,7 +213,7 @@ func (d *driver) Close() error {
 	d.calls.Stop()
 	d.cancel()
 	d.mu.Lock()
-	clients := append([]*client{d.main}, d.readers[:]...)
+	clients := append([]*client{d.main}, d.more[:]...)
 	for _, c := range d.lockers {
 		clients = append(clients, c)
 	}
