@@ -24,7 +24,7 @@ func TestReadsSeeWhatWasWrittenThroughAnotherMember(t *testing.T) {
 		stores = append(stores, open(t, []string{e}, nil))
 	}
 	require.NoError(t, stores[0].Put(ctx, "m/k", []byte("0"), nil))
-	for i := range 300 {
+	for i := range 100 {
 		want := fmt.Sprint(i)
 		require.NoError(t, stores[i%3].Put(ctx, "m/k", []byte(want), nil))
 		for _, s := range stores {
@@ -62,7 +62,7 @@ func TestManyCallsAtOnceSeeWhatWasWritten(t *testing.T) {
 	errs := make([]error, 4*crowd)
 	var wg sync.WaitGroup
 	for w := range errs {
-		wg.Go(func() { errs[w] = putGetDelete(ctx, s, fmt.Sprintf("many/%d", w), 50) })
+		wg.Go(func() { errs[w] = putGetDelete(ctx, s, fmt.Sprintf("many/%d", w), 25) })
 	}
 	wg.Wait()
 	require.NoError(t, errors.Join(errs...))
