@@ -74,7 +74,7 @@ func (d *driver) TryLock(ctx context.Context, r store.LockRequest) (store.Hold, 
 
 // try takes the lock if it is free.
 func (h *hold) try(o *op) error {
-	conn, _, err := h.c.ready(o.ctx, false)
+	conn, err := h.ready(o.ctx)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (d *driver) Acquire(ctx context.Context, r store.LockRequest) (store.Hold, 
 // acquire stands in line until it is the first, and takes the lock. It keeps its
 // place over connections that break, while the session lasts.
 func (h *hold) acquire(ctx context.Context) error {
-	conn, _, err := h.c.ready(ctx, false)
+	conn, err := h.ready(ctx)
 	if err != nil {
 		return err
 	}
@@ -196,6 +196,18 @@ type hold struct {
 func newHold(d *driver, c *client, r store.LockRequest) *hold {
 	return &hold{d: d, c: c, path: pathOf(r.Key), owner: r.Owner + ".", value: append([]byte{}, r.Value...),
 		attempt: r.Owner + "." + rand.Text()[:8] + "-"}
+}
+
+// ready returns the session of the lock. The first time main has to be connected,
+// too, which looks for what has expired: the key may be of a process that died.
+func (h *hold) ready(ctx context.Context) (*zk.Conn, error) {
+	if h.d.main.gate.Load().conn == nil {
+		if _, _, err := h.d.main.ready(ctx, false); err != nil {
+			return nil, err
+		}
+	}
+	conn, _, err := h.c.ready(ctx, false)
+	return conn, err
 }
 
 // Token implements store.Hold: the zxid of the acquisition, which writes the

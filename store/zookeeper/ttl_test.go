@@ -111,7 +111,13 @@ func TestKeysOfAProcessThatWasKilledExpire(t *testing.T) {
 	}
 	time.Sleep(time.Until(over))
 
-	pairs, err := open(t, endpoints, nil).List(ctx, "", nil)
+	s := open(t, endpoints, nil)
+	l, err := s.NewLock(ctx, "leaf/plain", nil)
+	require.NoError(t, err)
+	_, err = l.TryLock(ctx)
+	require.NoError(t, err, "nothing is in the way of a lock")
+	require.NoError(t, l.Unlock(ctx))
+	pairs, err := s.List(ctx, "", nil)
 	require.NoError(t, err)
 	require.Len(t, pairs, 2)
 	assert.Equal(t, "above/stays", pairs[0].Key)
