@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -56,7 +57,7 @@ var (
 )
 
 func newLink(c *client) (*link, error) {
-	l := &link{c: c, began: time.Now()}
+	l := &link{c: c, began: time.Now(), next: rand.IntN(len(c.settings.endpoints))} // not all stores the same
 	l.ctx, l.cancel = context.WithCancel(c.ctx)
 	var err error
 	l.conn, l.events, err = zk.Connect(c.settings.endpoints, c.session,
