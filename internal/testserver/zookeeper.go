@@ -198,7 +198,7 @@ func (s *session) addZooKeeper(z *ZooKeepers, path string, id int, ports []*loop
 	z.admin = append(z.admin, plain)
 	z.Members = append(z.Members, s.newServer(command{
 		name: zookeeper + " " + endpoint, path: path, args: []string{cfg}, dir: dir, ports: ports,
-		check: func(ctx context.Context) error { return zooKeeperServes(ctx, plain) },
+		check: func(ctx context.Context) error { return zooKeeperServes(ctx, plain, endpoint) },
 	}, endpoint))
 	return nil
 }
@@ -230,13 +230,22 @@ func zooKeeperTLS(dir string, c *Certs, clientCerts bool) ([]string, error) {
 	}, nil
 }
 
-// zooKeeperServes is nil when a member answers clients.
-func zooKeeperServes(ctx context.Context, addr string) error {
+// zooKeeperServes is nil when a member answers clients, and listens at its
+// endpoint, which with TLS is another one and comes later.
+func zooKeeperServes(ctx context.Context, addr, endpoint string) error {
 	answer, err := fourLetters(ctx, addr, "srvr")
-	if err == nil && !strings.Contains(answer, "Mode: ") {
-		err = fmt.Errorf("%s: %s", addr, answer)
+	if err != nil {
+		return err
 	}
-	return err
+	if !strings.Contains(answer, "Mode: ") {
+		return fmt.Errorf("%s: %s", addr, answer)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", endpoint)
+	if err != nil {
+		return err
+	}
+	return c.Close()
 }
 
 // fourLetters sends one of ZooKeeper's four-letter words.

@@ -12,11 +12,11 @@ import (
 
 func TestZooKeeperServesAgainAfterKillAndRestart(t *testing.T) {
 	z := StartZooKeeper(t, ZooKeeperOptions{})
-	require.NoError(t, zooKeeperServes(t.Context(), z.Endpoints[0]))
+	require.NoError(t, zooKeeperServes(t.Context(), z.Endpoints[0], z.Endpoints[0]))
 	require.NoError(t, z.Members[0].Kill())
-	require.Error(t, zooKeeperServes(t.Context(), z.Endpoints[0]))
+	require.Error(t, zooKeeperServes(t.Context(), z.Endpoints[0], z.Endpoints[0]))
 	require.NoError(t, z.Members[0].Restart())
-	require.NoError(t, zooKeeperServes(t.Context(), z.Endpoints[0]))
+	require.NoError(t, zooKeeperServes(t.Context(), z.Endpoints[0], z.Endpoints[0]))
 	watches, err := z.Watches(t.Context(), 0)
 	require.NoError(t, err)
 	require.Zero(t, watches)

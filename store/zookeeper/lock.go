@@ -202,6 +202,9 @@ func newHold(d *driver, c *client, r store.LockRequest) *hold {
 // too, which looks for what has expired: the key may be of a process that died.
 func (h *hold) ready(ctx context.Context) (*zk.Conn, error) {
 	if h.d.main.gate.Load().conn == nil {
+		if err := h.c.start(); err != nil { // at the same time
+			return nil, err
+		}
 		if _, _, err := h.d.main.ready(ctx, false); err != nil {
 			return nil, err
 		}
