@@ -155,9 +155,14 @@ func (l *link) dial(_, addr string, _ time.Duration) (net.Conn, error) {
 }
 
 // attempt is how long one attempt to connect may take: a session must not end
-// because one of several servers is silent.
+// because one of several servers is silent. Before there is one there is no hurry,
+// and a busy server may need longer.
 func (l *link) attempt() time.Duration {
-	return min(l.c.settings.timeout, max(l.c.session/3, time.Second))
+	least := 3 * time.Second
+	if l.granted.Load() != 0 {
+		least = time.Second
+	}
+	return min(l.c.settings.timeout, max(l.c.session/3, least))
 }
 
 // hears notes that the server has said something.

@@ -25,8 +25,9 @@ const (
 	batchesAtOnce = 8
 )
 
-// makeParents makes the parents of a node that are missing. What it makes for a
-// call that does not come to its end then is empty, and is removed.
+// makeParents makes the parents of a node that are missing. The caller tries again
+// afterwards: some may have gone meanwhile. What it makes for a call that does not
+// come to its end then is empty, and is removed.
 func (d *driver) makeParents(conn *zk.Conn, path string) error {
 	last := parent(path)
 	if last == "/" {
@@ -52,7 +53,11 @@ func (d *driver) makeParents(conn *zk.Conn, path string) error {
 	if err != nil && !errors.Is(err, zk.ErrNoNode) {
 		return readError(err)
 	}
-	return readError(d.makeChain(conn, append(above, last)[there:]))
+	err = d.makeChain(conn, append(above, last)[there:])
+	if errors.Is(err, zk.ErrNoNode) {
+		return nil
+	}
+	return readError(err)
 }
 
 // makeChain makes nodes, each the parent of the next, as many at once as fit into

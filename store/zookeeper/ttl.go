@@ -110,11 +110,15 @@ func (x *expiry) settle(ctx context.Context) error {
 	if x.ready.Load() {
 		return nil
 	}
-	if err := x.makeDir(conn, x.owner); err != nil {
-		return readError(err)
-	}
-	if err := x.live(conn); err != nil {
-		return readError(err)
+	for made := false; !made; {
+		if err := x.makeDir(conn, x.owner); err != nil {
+			return readError(err)
+		}
+		err := x.live(conn)
+		if err != nil && !errors.Is(err, zk.ErrNoNode) {
+			return readError(err)
+		}
+		made = err == nil // a reaper may have taken it for that of a dead owner
 	}
 	x.ready.Store(true)
 	return nil
