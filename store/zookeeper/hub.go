@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -42,7 +43,8 @@ type follower interface {
 
 // hub is the watches of one client.
 type hub struct {
-	c *client
+	c       *client
+	watched atomic.Bool // the server may ever have had a watch
 
 	mu       sync.Mutex
 	cells    map[watchable]*cell
@@ -259,6 +261,9 @@ func (h *hub) request(w watchable, arm, absent bool) (reading, bool, error) {
 		return reading{}, false, errSessionLost
 	}
 	conn := g.conn
+	if arm {
+		h.watched.Store(true)
+	}
 	for {
 		r, err := fetch(conn, w, arm)
 		if err == nil {

@@ -147,7 +147,7 @@ func (l *link) dial(_, addr string, _ time.Duration) (net.Conn, error) {
 	if l.wire != nil { // the client does not close that on which it heard that the session has ended
 		l.wire.Close()
 	}
-	l.wire = newWire(raw, deadline, l.hears, func(d time.Duration) { l.granted.Store(int64(d)) })
+	l.wire = newWire(raw, deadline, l.c.hub.watched.Load(), l.hears, func(d time.Duration) { l.granted.Store(int64(d)) })
 	if l.ctx.Err() != nil { // given up meanwhile
 		l.wire.Close()
 	}
