@@ -68,7 +68,7 @@ func waiterCutOff(r *rig) {
 			p, key := r.proxy(), r.key("lock")
 			first := r.locker(r.kv, key, nil)
 			s := r.through(p, nil)
-			r.recovers(s) // one that still has to connect when the outage begins may say so
+			r.locksWork(s)
 			second := r.locker(s, key, &valkeyrie.LockOptions{TTL: r.h.LockTTL})
 			lost := r.mustLock(first)
 			wait := r.lockLater(r.ctx, second)
@@ -85,6 +85,17 @@ func waiterCutOff(r *rig) {
 			require.NoError(r, second.Unlock(r.ctx))
 			r.becomesFree(r.kv, key)
 		})
+	}
+}
+
+// locksWork takes and releases a lock: a store that still has to connect, perhaps
+// for locks alone, when an outage begins may say so instead of waiting.
+func (r *rig) locksWork(s kvstore) {
+	r.Helper()
+	for _, ttl := range []time.Duration{0, r.h.LockTTL} {
+		l := r.locker(s, r.key("connected"), &valkeyrie.LockOptions{TTL: ttl})
+		r.mustLock(l)
+		require.NoError(r, l.Unlock(r.ctx))
 	}
 }
 
@@ -176,7 +187,7 @@ func waiterOverRestart(r *rig) {
 	var waiting []valkeyrie.Locker
 	var waits []<-chan acquired
 	for _, s := range []kvstore{r.open(nil), r.through(p, nil)} {
-		r.recovers(s) // see waiterCutOff
+		r.locksWork(s)
 		l := r.locker(s, key, nil)
 		waiting, waits = append(waiting, l), append(waits, r.lockLater(r.ctx, l))
 	}
