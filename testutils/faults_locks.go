@@ -67,7 +67,9 @@ func waiterCutOff(r *rig) {
 		r.sub(o.name, func(r *rig) {
 			p, key := r.proxy(), r.key("lock")
 			first := r.locker(r.kv, key, nil)
-			second := r.locker(r.through(p, nil), key, &valkeyrie.LockOptions{TTL: r.h.LockTTL})
+			s := r.through(p, nil)
+			r.locksWork(s)
+			second := r.locker(s, key, &valkeyrie.LockOptions{TTL: r.h.LockTTL})
 			lost := r.mustLock(first)
 			wait := r.lockLater(r.ctx, second)
 			o.begin(p)
@@ -83,6 +85,17 @@ func waiterCutOff(r *rig) {
 			require.NoError(r, second.Unlock(r.ctx))
 			r.becomesFree(r.kv, key)
 		})
+	}
+}
+
+// locksWork takes and releases a lock: a store that still has to connect, perhaps
+// for locks alone, when an outage begins may say so instead of waiting.
+func (r *rig) locksWork(s kvstore) {
+	r.Helper()
+	for _, ttl := range []time.Duration{0, r.h.LockTTL} {
+		l := r.locker(s, r.key("connected"), &valkeyrie.LockOptions{TTL: ttl})
+		r.mustLock(l)
+		require.NoError(r, l.Unlock(r.ctx))
 	}
 }
 
@@ -171,10 +184,12 @@ func waiterOverRestart(r *rig) {
 	first := r.locker(r.kv, key, &valkeyrie.LockOptions{TTL: time.Minute})
 	lost := r.mustLock(first)
 	token := first.Token()
-	waiting := []valkeyrie.Locker{r.locker(r.open(nil), key, nil), r.locker(r.through(p, nil), key, nil)}
+	var waiting []valkeyrie.Locker
 	var waits []<-chan acquired
-	for _, l := range waiting {
-		waits = append(waits, r.lockLater(r.ctx, l))
+	for _, s := range []kvstore{r.open(nil), r.through(p, nil)} {
+		r.locksWork(s)
+		l := r.locker(s, key, nil)
+		waiting, waits = append(waiting, l), append(waits, r.lockLater(r.ctx, l))
 	}
 	for range 2 {
 		require.NoError(r, r.server.Kill())

@@ -1,0 +1,29 @@
+package zookeeper
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
+)
+
+func TestFaults(t *testing.T) {
+	h := harness(nil)
+	h.Faults = &testutils.Faults{
+		Start: func(t testing.TB) *testutils.FaultServer {
+			t.Helper()
+			server := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Members[0]
+			return &testutils.FaultServer{Addr: server.Addr(), Kill: server.Kill, Restart: server.Restart}
+		},
+		Open: func(t testing.TB, addr string, cfg *valkeyrie.Config) valkeyrie.Store {
+			t.Helper()
+			s, err := New([]string{addr}, cfg, &Options{SessionTimeout: session})
+			require.NoError(t, err)
+			return s
+		},
+	}
+	testutils.RunFaults(t, h)
+}

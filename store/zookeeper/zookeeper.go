@@ -1,0 +1,229 @@
+// Package zookeeper is the backend for Apache ZooKeeper (3.5 and later).
+//
+//	import _ "github.com/kvtools/valkeyrie/store/zookeeper"
+//
+//	kv, err := valkeyrie.NewStore("zookeeper", []string{"10.0.0.1:2181", "10.0.0.2:2181"}, nil)
+//
+// A key is a node at the path of its own name, its value the node's data as it
+// is, so that zkCli.sh reads and writes what this library does. A node whose
+// data is null, which the server keeps apart from empty data, is a directory
+// and not a key: parents are made so when a key needs them and removed when they
+// are empty again. Names that ZooKeeper refuses are written in another way, see
+// pathOf. Revisions are the node's mzxid.
+//
+// Several endpoints are members of one ensemble; a session moves to another when
+// its own is gone. With Config.TLS every connection is a TLS one. With
+// Config.Username and Password the store authenticates by the scheme "digest",
+// and what it creates may be used by that user alone; see Options.ACL.
+//
+// TTLs are timed by the library. Beside each key with a TTL a record is kept
+// below "<Config.Prefix>/.valkeyrie/ttl", by which any other store of the same
+// prefix and user deletes the key when the one that wrote it is gone. Locks are
+// lines of ephemeral nodes below "<key>/.valkeyrie/lock", served in order; they
+// have sessions of their own, whose length follows from the locks' TTL.
+package zookeeper
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+
+	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
+)
+
+// StoreName is the name of this backend for valkeyrie.NewStore.
+const StoreName = "zookeeper"
+
+func init() { store.Register(StoreName, New) }
+
+// Options are the options of this backend. nil means the defaults.
+type Options struct {
+	// SessionTimeout is how long the server keeps the session of a store that it
+	// does not hear of; it keeps it between 2 and 20 of its ticks, which by
+	// default are 2 s. A connection that is silent for two thirds of it is given
+	// up. Sessions of locks are half as long again as the locks' TTL. Default 10 s.
+	SessionTimeout time.Duration
+
+	// ACL is what may be done, and by whom, with the nodes that the store
+	// creates. Default: with Config.Username all by that user and nothing by
+	// anybody else; without it all by everybody.
+	ACL []zk.ACL
+
+	// MaxValue is the size in bytes of the largest value; the servers must be
+	// started with a jute.maxbuffer of 16 KiB more. Default 1 MiB - 16 KiB, which
+	// fits ZooKeeper's default.
+	MaxValue int
+}
+
+// requestRoom is what a request may need beside the value: the key, which
+// escaping can make three times as long, twice, and the ACL.
+const requestRoom = 16 << 10
+
+// defaultMaxValue is the default of Options.MaxValue.
+const defaultMaxValue = 1<<20 - requestRoom
+
+// withDefaults fills in what is not set.
+func (o *Options) withDefaults(username string) Options {
+	var filled Options
+	if o != nil {
+		filled = *o
+	}
+	filled.SessionTimeout = cmp.Or(filled.SessionTimeout, 10*time.Second)
+	filled.MaxValue = cmp.Or(filled.MaxValue, defaultMaxValue)
+	if len(filled.ACL) == 0 {
+		filled.ACL = zk.WorldACL(zk.PermAll)
+		if username != "" {
+			filled.ACL = zk.AuthACL(zk.PermAll)
+		}
+	}
+	return filled
+}
+
+// New opens a store. Endpoints are host:port, or hosts with the port 2181; none
+// means 127.0.0.1:2181. It does not wait for the server.
+func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
+	settings, err := store.Settings(StoreName, cfg)
+	if err != nil {
+		return nil, err
+	}
+	filled := opts.withDefaults(settings.Username)
+	for field, bad := range map[string]bool{"SessionTimeout": filled.SessionTimeout < 0, "MaxValue": filled.MaxValue < 0} {
+		if bad {
+			return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options." + field,
+				Reason: "is negative; give a positive one, or 0 for the default"}
+		}
+	}
+	d, err := newDriver(endpoints, settings, filled)
+	if err != nil {
+		return nil, err
+	}
+	return store.New(d, &settings)
+}
+
+// driver is the store.Driver of ZooKeeper.
+type driver struct {
+	settings connectSettings
+	acl      []zk.ACL
+	log      *slog.Logger
+	prefix   string // the node of Config.Prefix, "" for the root
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	calls  store.Group // calls whose callers may have left
+	tasks  store.Group // what goes on in the background
+
+	main    *client              // for all but locks
+	more    [moreClients]*client // beside main, for long walks and many calls at once
+	busy    atomic.Int64         // calls under way
+	sweeper sweeper
+	expiry  expiry
+
+	mu      sync.Mutex
+	lockers map[time.Duration]*client // by the length of their session
+}
+
+// connectSettings are what all connections of a store have in common.
+type connectSettings struct {
+	endpoints []string
+	tls       *tls.Config
+	timeout   time.Duration // Config.ConnectionTimeout
+	auth      string        // "user:password", or ""
+	maxValue  int
+	log       *slog.Logger
+}
+
+func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*driver, error) {
+	if len(endpoints) == 0 {
+		endpoints = []string{"127.0.0.1"}
+	}
+	addrs := make([]string, 0, len(endpoints))
+	for _, e := range endpoints {
+		addr, err := address(e)
+		if err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, addr)
+	}
+	d := &driver{acl: opts.ACL, lockers: make(map[time.Duration]*client)}
+	d.log = settings.Logger.With("backend", StoreName)
+	d.settings = connectSettings{endpoints: addrs, tls: settings.TLS, timeout: settings.ConnectionTimeout,
+		maxValue: opts.MaxValue, log: d.log}
+	if settings.Username != "" {
+		d.settings.auth = settings.Username + ":" + settings.Password
+	}
+	if prefix := strings.Join(strings.FieldsFunc(settings.Prefix, func(r rune) bool { return r == '/' }), "/"); prefix != "" {
+		d.prefix = pathOf(prefix)
+	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.main = newClient(d, opts.SessionTimeout)
+	for i := range d.more {
+		d.more[i] = newClient(d, opts.SessionTimeout)
+	}
+	d.sweeper.init(d)
+	d.expiry.init(d, settings.Username)
+	d.main.arrive = d.expiry.arrive
+	return d, nil
+}
+
+// address returns the host:port of an endpoint.
+func address(endpoint string) (string, error) {
+	bad := func(reason string) error {
+		return &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "endpoints", Reason: strconv.Quote(endpoint) + " " + reason}
+	}
+	switch {
+	case strings.TrimSpace(endpoint) == "":
+		return "", bad("is empty: give host:port")
+	case strings.ContainsAny(endpoint, "/, "):
+		return "", bad("is not host:port; give each server as an endpoint of its own, and a chroot as Config.Prefix")
+	}
+	host, port, err := net.SplitHostPort(endpoint)
+	if err != nil { // no port
+		host, port = strings.Trim(endpoint, "[]"), strconv.Itoa(zk.DefaultPort)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" {
+		return "", bad("is not host:port")
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// Info implements store.Driver.
+func (d *driver) Info() store.Info {
+	return store.Info{Name: StoreName, Contexts: store.ContextsAndClose, MaxValue: d.settings.maxValue}
+}
+
+// Close implements store.Driver.
+func (d *driver) Close() error {
+	left := d.expiry.leave()
+	d.sweeper.finish()
+	select {
+	case <-left:
+	case <-time.After(goodbye):
+	}
+	d.tasks.Stop()
+	d.calls.Stop()
+	d.cancel()
+	d.mu.Lock()
+	clients := append([]*client{d.main}, d.more[:]...)
+	for _, c := range d.lockers {
+		clients = append(clients, c)
+	}
+	d.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, c := range clients {
+		closing.Go(c.close)
+	}
+	closing.Wait()
+	d.calls.Wait()
+	d.tasks.Wait()
+	return nil
+}
