@@ -26,8 +26,8 @@
 // just when a stale pair is compared is less likely than 1 in 10^19.
 //
 // The server has no clock to ask, so that expiry is judged by the clocks of
-// readers and writers; these should be synchronised, as NTP does. Locks do not
-// rely on that.
+// readers and writers; these should be synchronised, as NTP does. Who waits for
+// a lock does not rely on that.
 package dynamodb
 
 import (
