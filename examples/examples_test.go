@@ -32,7 +32,11 @@ var stores = []struct {
 	{"etcdv3", func(t testing.TB) []string { return at(testserver.EtcdV3(t).Endpoints...) }},
 	{"etcdv2", func(t testing.TB) []string { return at(testserver.EtcdV2(t).Endpoints...) }},
 	{"consul", func(t testing.TB) []string { return at(testserver.ConsulServer(t).Endpoints...) }},
+	{"zookeeper", func(t testing.TB) []string { return at(testserver.ZooKeeper(t).Endpoints...) }},
 	{"redis", func(t testing.TB) []string { return at(testserver.Redis(t).Endpoints...) }},
+	{"dynamodb", func(t testing.TB) []string {
+		return append(at(testserver.DynamoDB(t)), "-username", "test", "-password", "test")
+	}},
 }
 
 func at(endpoints ...string) []string { return []string{"-endpoints", strings.Join(endpoints, ",")} }

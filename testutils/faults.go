@@ -1,6 +1,7 @@
 package testutils
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"os"
@@ -27,7 +28,15 @@ type Faults struct {
 	// around the proxy that stands at addr. It is also called in a child process
 	// in which Start was not called. cfg is never nil. The suite closes the store.
 	Open func(t testing.TB, addr string, cfg *valkeyrie.Config) valkeyrie.Store
+
+	// Seconds is how long a history is recorded while faults happen, and contenders
+	// for a lock a little longer. A server that takes seconds to start, and is slow
+	// then, needs more time for as many answers. Default 5.
+	Seconds int
 }
+
+// defaultSeconds is the default of Faults.Seconds.
+const defaultSeconds = 5
 
 // FaultServer is one server. Its functions return when what they do is done.
 type FaultServer struct {
@@ -76,10 +85,13 @@ func faultChecks() []faultCheck {
 //	}
 //
 // VALKEYRIE_SOAK_RUNS says how many concurrent histories are recorded (default
-// 2), and VALKEYRIE_SOAK_SECONDS how long each takes (default 5).
+// 2), and VALKEYRIE_SOAK_SECONDS how long each takes (default Faults.Seconds).
 func RunFaults(t *testing.T, h Harness) {
 	h = h.withDefaults()
 	require.NotNil(t, h.Faults, "RunFaults needs Harness.Faults")
+	faults := *h.Faults
+	faults.Seconds = cmp.Or(faults.Seconds, defaultSeconds)
+	h.Faults = &faults
 	if role := os.Getenv(childVariable); role != "" {
 		beChild(t, h, role)
 		return

@@ -37,7 +37,7 @@ func setting(t testing.TB, name string, otherwise int) int {
 
 func historyOfFaults(r *rig) {
 	runs := setting(r, "VALKEYRIE_SOAK_RUNS", 2)
-	length := time.Duration(setting(r, "VALKEYRIE_SOAK_SECONDS", 5)) * time.Second
+	length := time.Duration(setting(r, "VALKEYRIE_SOAK_SECONDS", r.faults.Seconds)) * time.Second
 	var all tally
 	for i := range runs {
 		ok := r.T.Run(fmt.Sprint("run ", i+1), func(t *testing.T) {
@@ -114,7 +114,7 @@ func (r *rig) disturbedHistory(length time.Duration) tally {
 
 	sum := h.tally(int(refused.Load()))
 	sum.kills = kills
-	require.Greater(r, sum.answered, 50*int(length/time.Second), "too few calls were answered to prove anything: %s", sum)
+	require.Greater(r, sum.answered, 250*int(length/time.Second)/r.faults.Seconds, "too few calls were answered to prove anything: %s", sum)
 	return sum
 }
 

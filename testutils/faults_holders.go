@@ -86,7 +86,7 @@ func isLost(lost <-chan struct{}) bool {
 // locksOfFaults has several clients contend while networks fail at random and
 // the server is killed twice.
 func locksOfFaults(r *rig) {
-	const length = 8 * time.Second
+	length := 8 * time.Second * time.Duration(r.faults.Seconds) / defaultSeconds
 	key := r.key("lock")
 	proxies := []*faultproxy.Proxy{r.proxy(), r.proxy()}
 	var lockers []valkeyrie.Locker

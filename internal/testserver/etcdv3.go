@@ -179,11 +179,16 @@ func (e *Etcd) health(url string) func(context.Context) error {
 
 // httpOK gets the URL, on a connection of its own, and wants 200.
 func httpOK(ctx context.Context, url string, cfg *tls.Config) error {
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
+	return answersOK(req, cfg)
+}
+
+// answersOK sends the request, on a connection of its own, and wants 200.
+func answersOK(req *http.Request, cfg *tls.Config) error {
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return err
@@ -194,7 +199,7 @@ func httpOK(ctx context.Context, url string, cfg *tls.Config) error {
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, resp.Status, body)
+		return fmt.Errorf("%s: %s: %s", req.URL, resp.Status, body)
 	}
 	return nil
 }

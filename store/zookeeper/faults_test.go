@@ -13,6 +13,7 @@ import (
 func TestFaults(t *testing.T) {
 	h := harness(nil)
 	h.Faults = &testutils.Faults{
+		Seconds: 10, // a Java server takes a second to start, and is slow until it is warm
 		Start: func(t testing.TB) *testutils.FaultServer {
 			t.Helper()
 			server := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Members[0]

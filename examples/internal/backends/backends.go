@@ -20,10 +20,12 @@ import (
 	"github.com/kvtools/valkeyrie"
 	_ "github.com/kvtools/valkeyrie/store/boltdb"
 	_ "github.com/kvtools/valkeyrie/store/consul"
+	_ "github.com/kvtools/valkeyrie/store/dynamodb"
 	_ "github.com/kvtools/valkeyrie/store/etcdv2"
 	_ "github.com/kvtools/valkeyrie/store/etcdv3"
 	_ "github.com/kvtools/valkeyrie/store/memory"
 	_ "github.com/kvtools/valkeyrie/store/redis"
+	_ "github.com/kvtools/valkeyrie/store/zookeeper"
 )
 
 // Target is the store that the flags name.
