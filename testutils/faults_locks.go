@@ -67,7 +67,9 @@ func waiterCutOff(r *rig) {
 		r.sub(o.name, func(r *rig) {
 			p, key := r.proxy(), r.key("lock")
 			first := r.locker(r.kv, key, nil)
-			second := r.locker(r.through(p, nil), key, &valkeyrie.LockOptions{TTL: r.h.LockTTL})
+			s := r.through(p, nil)
+			r.recovers(s) // one that still has to connect when the outage begins may say so
+			second := r.locker(s, key, &valkeyrie.LockOptions{TTL: r.h.LockTTL})
 			lost := r.mustLock(first)
 			wait := r.lockLater(r.ctx, second)
 			o.begin(p)
