@@ -173,10 +173,12 @@ func waiterOverRestart(r *rig) {
 	first := r.locker(r.kv, key, &valkeyrie.LockOptions{TTL: time.Minute})
 	lost := r.mustLock(first)
 	token := first.Token()
-	waiting := []valkeyrie.Locker{r.locker(r.open(nil), key, nil), r.locker(r.through(p, nil), key, nil)}
+	var waiting []valkeyrie.Locker
 	var waits []<-chan acquired
-	for _, l := range waiting {
-		waits = append(waits, r.lockLater(r.ctx, l))
+	for _, s := range []kvstore{r.open(nil), r.through(p, nil)} {
+		r.recovers(s) // see waiterCutOff
+		l := r.locker(s, key, nil)
+		waiting, waits = append(waiting, l), append(waits, r.lockLater(r.ctx, l))
 	}
 	for range 2 {
 		require.NoError(r, r.server.Kill())
