@@ -89,12 +89,12 @@ func call[T any](g *guard, ctx context.Context, write bool, f func(context.Conte
 }
 
 // ended adds to the error of a call whose context ended that it did, and that a
-// write may have been applied.
+// write may have been applied, unless the driver says that it was not sent.
 func ended(ctx context.Context, write bool, err error) error {
 	if cause := context.Cause(ctx); !errors.Is(err, cause) {
 		err = &during{cause: cause, err: err}
 	}
-	if write && !errors.Is(err, valkeyrie.ErrAmbiguous) {
+	if write && !errors.Is(err, valkeyrie.ErrAmbiguous) && !errors.Is(err, valkeyrie.ErrNotReachable) {
 		err = &during{cause: valkeyrie.ErrAmbiguous, err: err}
 	}
 	return err

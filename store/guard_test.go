@@ -161,3 +161,17 @@ func TestADefiniteAnswerIsNotBlamedOnTheContext(t *testing.T) {
 		assert.NotErrorIs(t, err, valkeyrie.ErrAmbiguous)
 	})
 }
+
+func TestAWriteThatWasNotSentIsNotAmbiguousWhenTheContextEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := open(t, &scripted{info: Info{Contexts: ContextsHonoured}, write: func(context.Context, Write) (Written, error) {
+			cancel()
+			return Written{}, valkeyrie.ErrNotReachable
+		}}, nil)
+		err := s.Put(ctx, "a", nil, nil)
+		require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
+		require.ErrorIs(t, err, context.Canceled)
+		assert.NotErrorIs(t, err, valkeyrie.ErrAmbiguous)
+	})
+}

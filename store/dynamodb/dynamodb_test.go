@@ -23,7 +23,7 @@ func harness(addr string) testutils.Harness {
 		},
 		// Any TTL is exact, but DynamoDB Local answers only some hundred calls a
 		// second, so that a renewal may take long while everything runs at once.
-		LockTTL:    2 * time.Second,
+		LockTTL:    4 * time.Second,
 		CrashBound: time.Second,
 		MaxValue:   maxValue,
 		// DynamoDB Local makes about 600 writes a second; TestListReadsOnlyItsTree

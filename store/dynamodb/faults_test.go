@@ -2,6 +2,7 @@ package dynamodb
 
 import (
 	"testing"
+	"time"
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
@@ -10,6 +11,7 @@ import (
 
 func TestFaults(t *testing.T) {
 	h := harness("")
+	h.LockTTL = 2 * time.Second // these servers have less to do
 	// More of these servers at a time would leave each too little of a small
 	// machine, as a Java that was just started is slow. The first is shared.
 	places := make(chan struct{}, 3)
