@@ -38,6 +38,8 @@ type ZooKeeperOptions struct {
 	TLS         bool // Endpoints are for TLS
 	ClientCerts bool // and clients must show a certificate; implies TLS
 	Settings    []string
+
+	brief bool // it is started often and lives shortly
 }
 
 // ZooKeeper returns the single server that the package shares.
@@ -65,6 +67,7 @@ func ZooKeeperMutualTLS(t testing.TB) *ZooKeepers {
 // StartZooKeeper starts a server or an ensemble for this test alone.
 func StartZooKeeper(t testing.TB, o ZooKeeperOptions) *ZooKeepers {
 	t.Helper()
+	o.brief = true
 	z, err := theSession(t).newZooKeeper(find(t, zookeeper, zookeeper), o)
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
@@ -154,8 +157,12 @@ func (s *session) newZooKeeper(path string, o ZooKeeperOptions) (*ZooKeepers, er
 			settings = append(settings, fmt.Sprintf("server.%d=127.0.0.1:%d:%d", i+1, ports[4*i+2].Number(), ports[4*i+3].Number()))
 		}
 	}
+	var env []string
+	if o.brief { // compiling for speed costs more than it brings in a few seconds
+		env = append(env, "JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1")
+	}
 	for i := range n {
-		if err := s.addZooKeeper(z, path, i+1, ports[4*i:4*i+4], settings); err != nil {
+		if err := s.addZooKeeper(z, path, i+1, ports[4*i:4*i+4], settings, env); err != nil {
 			release(ports[4*i:])
 			return nil, err
 		}
@@ -164,7 +171,7 @@ func (s *session) newZooKeeper(path string, o ZooKeeperOptions) (*ZooKeepers, er
 }
 
 // addZooKeeper adds one member.
-func (s *session) addZooKeeper(z *ZooKeepers, path string, id int, ports []*loopback.Port, settings []string) error {
+func (s *session) addZooKeeper(z *ZooKeepers, path string, id int, ports []*loopback.Port, settings, env []string) error {
 	dir, err := s.mkdir(zookeeper)
 	if err != nil {
 		return err
@@ -197,7 +204,7 @@ func (s *session) addZooKeeper(z *ZooKeepers, path string, id int, ports []*loop
 	z.Endpoints = append(z.Endpoints, endpoint)
 	z.admin = append(z.admin, plain)
 	z.Members = append(z.Members, s.newServer(command{
-		name: zookeeper + " " + endpoint, path: path, args: []string{cfg}, dir: dir, ports: ports,
+		name: zookeeper + " " + endpoint, path: path, args: []string{cfg}, env: env, dir: dir, ports: ports,
 		check: func(ctx context.Context) error { return zooKeeperServes(ctx, plain, endpoint) },
 	}, endpoint))
 	return nil
