@@ -12,10 +12,8 @@ import (
 )
 
 const (
-	// idlePause and busyPause are how long to wait before a shard is read again
-	// that had no records, and one that had some.
-	idlePause = 150 * time.Millisecond
-	busyPause = 50 * time.Millisecond
+	// readPause is how long to wait before a shard is read again.
+	readPause = 150 * time.Millisecond
 
 	// linger is how long the stream is read on when nobody wants to know, so that
 	// lock after lock does not begin anew each time.
@@ -139,7 +137,7 @@ func (r *reader) records(iterator *string) (keys []string, next *string, err err
 func (r *reader) readShard(shard string, iterator *string) {
 	for iterator != nil {
 		keys, next, err := r.records(iterator)
-		pause := idlePause
+		pause := readPause
 		switch {
 		case throttled(err): // there are other readers: later is early enough
 			pause = time.Second
@@ -148,9 +146,6 @@ func (r *reader) readShard(shard string, iterator *string) {
 			return
 		default:
 			r.hint(keys)
-			if len(keys) > 0 {
-				pause = busyPause
-			}
 			iterator = next
 		}
 		if !wait(r.ctx, pause) {

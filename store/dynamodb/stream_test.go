@@ -119,7 +119,7 @@ func TestShardsThatFollowAreRead(t *testing.T) {
 	other := open(t, nil, nil)
 	require.NoError(t, other.Put(ctx, key, []byte("v"), nil))
 	script.change(func() { script.open["first"] = false })
-	time.Sleep(idlePause) // its end may show before those that follow
+	time.Sleep(readPause) // its end may show before those that follow
 	script.change(func() {
 		script.open["second"], script.parents["second"] = false, "first"
 		script.open["third"], script.parents["third"] = true, "second"
@@ -191,7 +191,7 @@ func TestOneReaderForAllWatches(t *testing.T) {
 		require.Equal(t, "GetRecords", op)
 	}
 	assert.NotEmpty(t, ops)
-	assert.LessOrEqual(t, len(ops), int(idle/idlePause)+2, "polls of one shard")
+	assert.LessOrEqual(t, len(ops), int(idle/readPause)+2, "polls of one shard")
 	require.NoError(t, s.Put(ctx, "quiet/7", []byte("v"), nil))
 	shows(t, states[7], "v")
 	reads := 0
