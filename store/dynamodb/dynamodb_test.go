@@ -1,6 +1,8 @@
 package dynamodb
 
 import (
+	"flag"
+	"strconv"
 	"testing"
 	"time"
 
@@ -11,7 +13,18 @@ import (
 	"github.com/kvtools/valkeyrie/testutils"
 )
 
-func TestMain(m *testing.M) { testserver.Main(m) }
+// atOnce bounds how many checks run at a time. DynamoDB Local answers some hundred
+// calls a second, whoever asks: with more, each waits for the others until it is
+// too late for what it checks.
+const atOnce = 4
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if n, err := strconv.Atoi(flag.Lookup("test.parallel").Value.String()); err == nil && n > atOnce {
+		_ = flag.Set("test.parallel", strconv.Itoa(atOnce)) // takes any number
+	}
+	testserver.Main(m)
+}
 
 // harness describes a server to the suite.
 func harness(addr string) testutils.Harness {
