@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 
 	"github.com/kvtools/valkeyrie"
@@ -33,11 +34,29 @@ func Settings(backend string, cfg *valkeyrie.Config) (valkeyrie.Config, error) {
 	return c, nil
 }
 
+// Options returns a copy of a backend's options, all zero for nil, for the backend
+// to fill in its defaults. In no option does a negative number mean anything: it
+// is an *valkeyrie.InvalidConfigError.
+func Options[O any](backend string, opts *O) (O, error) {
+	var filled O
+	if opts != nil {
+		filled = *opts
+	}
+	fields := reflect.ValueOf(filled)
+	for i := range fields.NumField() {
+		if f := fields.Field(i); f.CanInt() && f.Int() < 0 {
+			return filled, &valkeyrie.InvalidConfigError{Backend: backend, Field: "Options." + fields.Type().Field(i).Name,
+				Reason: fmt.Sprintf("is %v; give a positive value, or 0 for the default", f.Interface())}
+		}
+	}
+	return filled, nil
+}
+
 // Register registers a backend by its typed constructor. A backend calls it in
 // its init function.
 func Register[O any](name string, open func(endpoints []string, cfg *valkeyrie.Config, opts *O) (valkeyrie.Store, error)) {
 	valkeyrie.Register(name, func(endpoints []string, cfg *valkeyrie.Config) (valkeyrie.Store, error) {
-		opts, err := BackendOptions[O](name, cfg)
+		opts, err := backendOptions[O](name, cfg)
 		if err != nil {
 			return nil, err
 		}
@@ -45,10 +64,10 @@ func Register[O any](name string, open func(endpoints []string, cfg *valkeyrie.C
 	})
 }
 
-// BackendOptions returns cfg.Backend as the backend's own options type, nil
+// backendOptions returns cfg.Backend as the backend's own options type, nil
 // when there are none, and an *valkeyrie.InvalidConfigError when it is of
 // another type.
-func BackendOptions[T any](backend string, cfg *valkeyrie.Config) (*T, error) {
+func backendOptions[T any](backend string, cfg *valkeyrie.Config) (*T, error) {
 	if cfg == nil || cfg.Backend == nil {
 		return nil, nil
 	}

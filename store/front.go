@@ -38,7 +38,8 @@ type front struct {
 }
 
 // New makes a store of a driver. The caller has filled cfg by Settings; New does
-// it again for those that did not. It takes over the driver, which Close closes.
+// it again for those that did not. It takes over the driver, which Close closes, or
+// New itself if it returns an error.
 func New(d Driver, cfg *valkeyrie.Config) (valkeyrie.Store, error) {
 	return newFront(d, cfg)
 }
@@ -47,6 +48,7 @@ func newFront(d Driver, cfg *valkeyrie.Config) (*front, error) {
 	info := d.Info()
 	c, err := Settings(info.Name, cfg)
 	if err != nil {
+		_ = d.Close() // the first error says more
 		return nil, err
 	}
 	s := &front{

@@ -3,6 +3,7 @@ package store
 import (
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -113,13 +114,43 @@ func TestSettings(t *testing.T) {
 	assert.Equal(t, "Config.ConnectionTimeout", bad.Field)
 
 	type options struct{}
-	opts, err := BackendOptions[options]("x", &valkeyrie.Config{Backend: &options{}})
+	opts, err := backendOptions[options]("x", &valkeyrie.Config{Backend: &options{}})
 	require.NoError(t, err)
 	assert.NotNil(t, opts)
-	opts, err = BackendOptions[options]("x", nil)
+	opts, err = backendOptions[options]("x", nil)
 	require.NoError(t, err)
 	assert.Nil(t, opts)
-	_, err = BackendOptions[options]("x", &valkeyrie.Config{Backend: options{}})
+	_, err = backendOptions[options]("x", &valkeyrie.Config{Backend: options{}})
 	require.ErrorAs(t, err, &bad)
 	assert.Contains(t, err.Error(), "*store.options", "it names the type that is wanted")
+}
+
+func TestOptions(t *testing.T) {
+	type options struct {
+		Wait time.Duration
+		Max  int
+		Name string
+	}
+	filled, err := Options[options]("x", nil)
+	require.NoError(t, err)
+	assert.Zero(t, filled)
+	given := &options{Wait: 1, Max: 2, Name: "n"}
+	filled, err = Options("x", given)
+	require.NoError(t, err)
+	assert.Equal(t, *given, filled)
+	for field, bad := range map[string]*options{"Options.Wait": {Wait: -time.Second}, "Options.Max": {Max: -1}} {
+		_, err := Options("x", bad)
+		var invalid *valkeyrie.InvalidConfigError
+		require.ErrorAs(t, err, &invalid)
+		assert.Equal(t, field, invalid.Field)
+	}
+}
+
+func TestRoundUp(t *testing.T) {
+	for ttl, want := range map[time.Duration]time.Duration{
+		1: time.Second, time.Second: time.Second, time.Second + 1: 2 * time.Second, 90 * time.Second: 90 * time.Second,
+	} {
+		assert.Equal(t, want, RoundUp(ttl, time.Second))
+	}
+	assert.Equal(t, time.Millisecond, RoundUp(time.Nanosecond, time.Millisecond))
 }

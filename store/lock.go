@@ -299,7 +299,7 @@ func (w *watcher) whenFree(ctx context.Context, r LockRequest) (acquired, error)
 		}
 		a, err := w.s.attempt(ctx, r)
 		if err != nil && !errors.Is(err, valkeyrie.ErrLockHeld) {
-			poke(w.ready) // the key may still be free when the next attempt is due
+			Poke(w.ready) // the key may still be free when the next attempt is due
 		}
 		return a, err
 	}

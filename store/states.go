@@ -73,7 +73,7 @@ func (w *states) Put(pair *valkeyrie.KVPair) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if !w.complete {
-		poke(w.progress)
+		Poke(w.progress)
 	}
 	st := w.keys[key]
 	if st == nil {
@@ -119,7 +119,7 @@ func (w *states) Synced() {
 		close(w.first)
 	}
 	if w.changed() {
-		poke(w.ready)
+		Poke(w.ready)
 	}
 }
 
@@ -130,7 +130,7 @@ func (w *states) broken() {
 	defer w.mu.Unlock()
 	w.within = false
 	if w.complete && w.changed() {
-		poke(w.ready)
+		Poke(w.ready)
 	}
 }
 
@@ -187,7 +187,7 @@ func (w *states) note(st *state) {
 		w.news.append(st)
 	}
 	if w.complete && !w.within {
-		poke(w.ready)
+		Poke(w.ready)
 	}
 }
 
@@ -285,14 +285,6 @@ func (w *states) takeAll() []*valkeyrie.KVPair {
 		pairs[i] = &copies[i]
 	}
 	return pairs
-}
-
-// poke fills a channel of capacity 1.
-func poke(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }
 
 // list is a list of states in the order in which they became news.

@@ -107,7 +107,7 @@ func (k *timekeeper) wrote(w Write, written Written, begun uint64) {
 // for each write with a TTL would cost more than all the rest.
 func (k *timekeeper) queued(d *duty) {
 	if d.index == 0 {
-		poke(k.wake)
+		Poke(k.wake)
 	}
 }
 

@@ -35,6 +35,8 @@
 package boltdb
 
 import (
+	"cmp"
+	"fmt"
 	"io/fs"
 
 	"go.etcd.io/bbolt"
@@ -66,23 +68,11 @@ const (
 	DefaultFileMode fs.FileMode = 0o600
 )
 
-// withDefaults returns the options with every default filled in.
-func (o *Options) withDefaults() (Options, error) {
-	var opts Options
-	if o != nil {
-		opts = *o
-	}
-	if opts.Bucket == "" {
-		opts.Bucket = DefaultBucket
-	}
-	if len(opts.Bucket) > bbolt.MaxKeySize {
-		return opts, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options.Bucket",
-			Reason: "is too long a name for a bucket"}
-	}
-	if opts.FileMode == 0 {
-		opts.FileMode = DefaultFileMode
-	}
-	return opts, nil
+// withDefaults fills in what is not set.
+func (o Options) withDefaults() Options {
+	o.Bucket = cmp.Or(o.Bucket, DefaultBucket)
+	o.FileMode = cmp.Or(o.FileMode, DefaultFileMode)
+	return o
 }
 
 // New opens the file at the only endpoint, a path, and creates it if it is not
@@ -94,23 +84,21 @@ func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.St
 	if err != nil {
 		return nil, err
 	}
-	o, err := opts.withDefaults()
+	given, err := store.Options(StoreName, opts)
 	if err != nil {
 		return nil, err
+	}
+	if len(given.Bucket) > bbolt.MaxKeySize {
+		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options.Bucket",
+			Reason: fmt.Sprintf("is too long a name for a bucket: give at most %d bytes", bbolt.MaxKeySize)}
 	}
 	path, err := pathOf(endpoints)
 	if err != nil {
 		return nil, err
 	}
-	db, release, err := openBucket(path, o, settings)
+	db, release, err := openBucket(path, given.withDefaults(), settings)
 	if err != nil {
 		return nil, err
 	}
-	d := local.NewDriver(db, StoreName, release)
-	s, err := store.New(d, &settings)
-	if err != nil {
-		_ = d.Close() // the first error says more
-		return nil, err
-	}
-	return s, nil
+	return store.New(local.NewDriver(db, StoreName, release), &settings)
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 const (
@@ -76,7 +77,7 @@ func (b *batches) apply(ctx context.Context, ops ...op) (uint64, error) {
 	if b.withdraw(p) {
 		return 0, err // nothing was sent
 	}
-	return 0, wrap(valkeyrie.ErrAmbiguous, err)
+	return 0, store.Wrap(valkeyrie.ErrAmbiguous, err)
 }
 
 // enter takes a place among those that send, or gets in line; then false.

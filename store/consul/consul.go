@@ -8,8 +8,9 @@
 // and writes what this library does. Revisions are Consul's ModifyIndex. Every
 // write is one transaction (/v1/txn), which answers with that index.
 //
-// An endpoint is host:port or an http or https URL (with a path where a reverse
-// proxy wants one): usually the agent on the same machine. Of several endpoints
+// An endpoint is host:port, a host (with the port 8500), or an http or https URL
+// (with a path where a reverse proxy wants one): usually the agent on the same
+// machine. Of several endpoints
 // one is used until it cannot be reached, then the next. With Config.TLS every
 // connection is a TLS one. HTTP proxies of the environment are not used.
 //
@@ -82,15 +83,11 @@ type Options struct {
 const defaultMaxValue = 378 << 10
 
 // withDefaults fills in what is not set.
-func (o *Options) withDefaults() Options {
-	var filled Options
-	if o != nil {
-		filled = *o
-	}
-	filled.WaitTime = cmp.Or(filled.WaitTime, 10*time.Second)
-	filled.MinSessionTTL = cmp.Or(filled.MinSessionTTL, 10*time.Second)
-	filled.MaxValue = cmp.Or(filled.MaxValue, defaultMaxValue)
-	return filled
+func (o Options) withDefaults() Options {
+	o.WaitTime = cmp.Or(o.WaitTime, 10*time.Second)
+	o.MinSessionTTL = cmp.Or(o.MinSessionTTL, 10*time.Second)
+	o.MaxValue = cmp.Or(o.MaxValue, defaultMaxValue)
+	return o
 }
 
 // New opens a store. No endpoints mean 127.0.0.1:8500. It does not wait for the
@@ -100,16 +97,15 @@ func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.St
 	if err != nil {
 		return nil, err
 	}
-	filled := opts.withDefaults()
-	switch {
-	case filled.WaitTime < 0, filled.MinSessionTTL < 0, filled.MaxValue < 0:
-		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options",
-			Reason: "has a negative value; give a positive one, or 0 for the default"}
-	case strings.ContainsFunc(settings.Token, unicode.IsControl):
-		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Config.Token",
-			Reason: "has a control character, such as the line break at the end of a file"}
+	given, err := store.Options(StoreName, opts)
+	if err != nil {
+		return nil, err
 	}
-	d, err := newDriver(endpoints, settings, filled)
+	if strings.ContainsFunc(settings.Token, unicode.IsControl) {
+		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Config.Token",
+			Reason: "has a control character, such as the line break at the end of a file; give the token alone"}
+	}
+	d, err := newDriver(endpoints, settings, given.withDefaults())
 	if err != nil {
 		return nil, err
 	}
@@ -134,29 +130,21 @@ type driver struct {
 }
 
 func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*driver, error) {
-	if len(endpoints) == 0 {
-		endpoints = []string{"127.0.0.1:8500"}
-	}
-	var at []*endpoint
-	for _, e := range endpoints {
-		parsed, err := parseEndpoint(e, settings.TLS)
-		if err != nil {
-			return nil, err
-		}
-		at = append(at, parsed)
+	urls, err := store.URLs(StoreName, endpoints, store.HTTP{Port: 8500, TLS: settings.TLS != nil, Path: true})
+	if err != nil {
+		return nil, err
 	}
 	d := &driver{opts: opts, timeout: settings.ConnectionTimeout}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.batches.d = d
 	d.shared.Group, d.shared.Round, d.shared.Grant = &d.running, d.sessionTTL, d.createShared
-	d.transport = newTransport(d.ctx, at, settings)
+	d.transport = newTransport(d.ctx, urls, settings)
 	found := api.Config{
-		Address: at[0].url.Host, Scheme: at[0].url.Scheme, // for the texts of errors: the transport has its own
+		Address: urls[0].Host, Scheme: urls[0].Scheme, // for the texts of errors: the transport has its own
 		Token: settings.Token, Datacenter: opts.Datacenter, Namespace: opts.Namespace, Partition: opts.Partition,
 		HttpClient: &http.Client{Transport: d.transport},
 		Transport:  d.transport.base, // not used, and made for each client otherwise
 	}
-	var err error
 	if d.client, err = api.NewClient(&found); err != nil { // it fills in what the environment says
 		d.cancel()
 		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "environment", Reason: "Consul's client refuses it", Err: err}

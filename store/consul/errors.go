@@ -10,10 +10,8 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
-
-// wrap puts a sentinel in front of the client's error.
-func wrap(sentinel, err error) error { return fmt.Errorf("%w: %w", sentinel, err) }
 
 // mapError maps the error of a request to the sentinel that fits. A write that
 // may have reached the server and was not answered may have been applied.
@@ -28,15 +26,15 @@ func mapError(ctx context.Context, err error, write bool) error {
 	var failed *requestError
 	sent := !errors.As(err, &failed) || failed.sent
 	if cause := ctx.Err(); cause != nil && !errors.Is(err, cause) {
-		err = wrap(cause, err)
+		err = store.Wrap(cause, err)
 	}
 	switch {
 	case write && sent:
-		return wrap(valkeyrie.ErrAmbiguous, err)
+		return store.Wrap(valkeyrie.ErrAmbiguous, err)
 	case ctx.Err() != nil, errors.Is(err, valkeyrie.ErrClosed):
 		return err
 	}
-	return wrap(valkeyrie.ErrNotReachable, err)
+	return store.Wrap(valkeyrie.ErrNotReachable, err)
 }
 
 const (
@@ -55,21 +53,21 @@ const (
 func statusError(status api.StatusError, err error, write bool) error {
 	switch {
 	case status.Code == http.StatusForbidden, status.Code == http.StatusUnauthorized:
-		return wrap(valkeyrie.ErrUnauthorized, err)
+		return store.Wrap(valkeyrie.ErrUnauthorized, err)
 	case status.Code == http.StatusRequestEntityTooLarge:
-		return wrap(valkeyrie.ErrValueTooLarge, err)
+		return store.Wrap(valkeyrie.ErrValueTooLarge, err)
 	case status.Code == http.StatusTooManyRequests:
 		// Refused before it was looked at: too many requests, or too many
 		// connections, of which each watch needs one.
 		return fmt.Errorf("%w: %w (limits.http_max_conns_per_client and limits.request_limits are the agent's)", valkeyrie.ErrNotReachable, err)
 	case strings.Contains(status.Body, noLeader):
-		return wrap(valkeyrie.ErrNotReachable, err)
+		return store.Wrap(valkeyrie.ErrNotReachable, err)
 	case status.Code < http.StatusInternalServerError:
 		return err // an option that the server does not know
 	case write:
-		return wrap(valkeyrie.ErrAmbiguous, err) // it may come from anywhere on the way to the leader's log
+		return store.Wrap(valkeyrie.ErrAmbiguous, err) // it may come from anywhere on the way to the leader's log
 	}
-	return wrap(valkeyrie.ErrNotReachable, err)
+	return store.Wrap(valkeyrie.ErrNotReachable, err)
 }
 
 // conflict is the error of a transaction of which nothing was applied.

@@ -52,7 +52,7 @@ func (d *driver) getByTxn(ctx context.Context, key string, stale bool) (*api.KVP
 	results, err := d.readTxn(ctx, mode(stale), check(api.KVGet, key, 0))
 	switch c := asConflict(err); {
 	case c != nil:
-		return nil, wrap(valkeyrie.ErrKeyNotFound, c)
+		return nil, store.Wrap(valkeyrie.ErrKeyNotFound, c)
 	case err != nil:
 		return nil, err
 	case len(results) == 0:
@@ -104,9 +104,9 @@ func (d *driver) Delete(ctx context.Context, key string, revision uint64) error 
 	case c == nil:
 		return err
 	case c.failed(1):
-		return wrap(valkeyrie.ErrKeyModified, c)
+		return store.Wrap(valkeyrie.ErrKeyModified, c)
 	default:
-		return wrap(valkeyrie.ErrKeyNotFound, c)
+		return store.Wrap(valkeyrie.ErrKeyNotFound, c)
 	}
 }
 

@@ -31,7 +31,7 @@ func (d *driver) TryLock(ctx context.Context, r store.LockRequest) (store.Hold, 
 	defer a.end()
 	h, err := retryRefused(ctx, func() (store.Hold, error) { return a.lock(ctx) })
 	if errors.Is(err, errLockRefused) {
-		err = wrap(valkeyrie.ErrLockHeld, err) // the lock-delay of another tool
+		err = store.Wrap(valkeyrie.ErrLockHeld, err) // the lock-delay of another tool
 	}
 	return h, err
 }
@@ -59,7 +59,7 @@ func (d *driver) Acquire(ctx context.Context, r store.LockRequest) (store.Hold, 
 		case errors.Is(err, valkeyrie.ErrLockHeld):
 			pause = lockDelay
 		case errors.Is(err, errLockRefused):
-			if err := sleep(ctx, pause); err != nil {
+			if err := store.Sleep(ctx, pause); err != nil {
 				return nil, err
 			}
 			pause = min(2*pause, longestPause)
@@ -136,9 +136,9 @@ func (a *attempt) lock(ctx context.Context) (store.Hold, error) {
 		op{Verb: api.KVLock, Key: a.r.Key, Value: a.r.Value, Session: a.session, Flags: ownerFlags(a.r.Owner)})
 	switch c := asConflict(err); {
 	case c != nil && c.failed(0):
-		return nil, wrap(valkeyrie.ErrLockHeld, c)
+		return nil, store.Wrap(valkeyrie.ErrLockHeld, c)
 	case c != nil:
-		return nil, wrap(errLockRefused, c)
+		return nil, store.Wrap(errLockRefused, c)
 	case err != nil:
 		return nil, err
 	}
@@ -212,7 +212,7 @@ func (h *hold) Release(ctx context.Context) error {
 // notHeld says of a key that is not ours any more that the lock is not held.
 func notHeld(err error) error {
 	if errors.Is(err, valkeyrie.ErrKeyNotFound) || errors.Is(err, valkeyrie.ErrKeyModified) {
-		return wrap(valkeyrie.ErrLockNotHeld, err)
+		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 	}
 	return err
 }

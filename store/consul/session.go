@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 const (
@@ -38,7 +39,7 @@ func retryRefused[T any](ctx context.Context, f func() (T, error)) (T, error) {
 		if !errors.Is(err, errLockRefused) || pause > 16*lockDelay {
 			return v, err
 		}
-		if err := sleep(ctx, pause); err != nil {
+		if err := store.Sleep(ctx, pause); err != nil {
 			return v, err
 		}
 	}
@@ -46,8 +47,7 @@ func retryRefused[T any](ctx context.Context, f func() (T, error)) (T, error) {
 
 // sessionTTL is the TTL of a session that lasts at least as long, in whole seconds.
 func (d *driver) sessionTTL(least time.Duration) time.Duration {
-	ttl := (least + time.Second - 1).Truncate(time.Second)
-	return min(max(ttl, d.opts.MinSessionTTL), maxSessionTTL)
+	return min(max(store.RoundUp(least, time.Second), d.opts.MinSessionTTL), maxSessionTTL)
 }
 
 // createSession makes a session that takes its keys along when it ends. It
@@ -119,7 +119,7 @@ func (d *driver) endLater(ttl time.Duration, end func(ctx context.Context) error
 			attempt, cancel := context.WithTimeout(ctx, min(d.timeout, 2*time.Second))
 			err := end(attempt)
 			cancel()
-			if err == nil || errors.Is(err, valkeyrie.ErrUnauthorized) || sleep(ctx, pause) != nil {
+			if err == nil || errors.Is(err, valkeyrie.ErrUnauthorized) || store.Sleep(ctx, pause) != nil {
 				return
 			}
 		}

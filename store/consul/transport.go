@@ -2,7 +2,6 @@ package consul
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -62,8 +61,8 @@ const (
 // errSilent: the server took a connection or a request, and said nothing.
 var errSilent = errors.New("the server does not answer")
 
-func newTransport(ctx context.Context, endpoints []*endpoint, settings valkeyrie.Config) *transport {
-	share := settings.ConnectionTimeout / time.Duration(len(endpoints))
+func newTransport(ctx context.Context, urls []*url.URL, settings valkeyrie.Config) *transport {
+	share := settings.ConnectionTimeout / time.Duration(len(urls))
 	base := &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: share}).DialContext,
 		TLSHandshakeTimeout: share,
@@ -78,34 +77,11 @@ func newTransport(ctx context.Context, endpoints []*endpoint, settings valkeyrie
 		base.TLSClientConfig = settings.TLS.Clone()
 		base.TLSClientConfig.NextProtos = nil
 	}
-	return &transport{base: base, endpoints: endpoints, timeout: settings.ConnectionTimeout, ctx: ctx}
-}
-
-// parseEndpoint understands host:port, and http and https URLs.
-func parseEndpoint(s string, secure *tls.Config) (*endpoint, error) {
-	bad := func(reason string) error {
-		return &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "endpoints", Reason: fmt.Sprintf("%q %s", s, reason)}
+	t := &transport{base: base, timeout: settings.ConnectionTimeout, ctx: ctx}
+	for _, u := range urls {
+		t.endpoints = append(t.endpoints, &endpoint{url: u})
 	}
-	full := s
-	if !strings.Contains(s, "://") {
-		full = "http://" + s
-		if secure != nil {
-			full = "https://" + s
-		}
-	}
-	u, err := url.Parse(full)
-	switch {
-	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, bad("is not host:port or a URL of a host")
-	case u.Scheme != "http" && u.Scheme != "https":
-		return nil, bad("begins with neither http:// nor https://")
-	case u.Scheme == "http" && secure != nil:
-		return nil, bad("is not a TLS address, although Config.TLS is set: give https:// or host:port")
-	case full != s && u.Port() == "":
-		return nil, bad("has no port")
-	}
-	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), strings.TrimRight(u.RawPath, "/")
-	return &endpoint{url: u}, nil
+	return t
 }
 
 // requestError is the error of a request that was not answered, or not to its end.

@@ -91,7 +91,7 @@ func (d *driver) indexOf(ctx context.Context, ops ...op) (uint64, error) {
 	case err != nil:
 		return 0, err
 	case len(results) == 0:
-		return 0, wrap(valkeyrie.ErrAmbiguous, errFiltered)
+		return 0, store.Wrap(valkeyrie.ErrAmbiguous, errFiltered)
 	}
 	return results[len(results)-1].KV.ModifyIndex, nil
 }
@@ -112,9 +112,9 @@ func (d *driver) put(ctx context.Context, w store.Write, session string) (uint64
 		case c == nil:
 			return index, err
 		case w.Create:
-			return 0, wrap(valkeyrie.ErrKeyExists, c)
+			return 0, store.Wrap(valkeyrie.ErrKeyExists, c)
 		case !c.failed(1):
-			return 0, wrap(valkeyrie.ErrKeyModified, c) // it is there, and belongs to no session
+			return 0, store.Wrap(valkeyrie.ErrKeyModified, c) // it is there, and belongs to no session
 		}
 	}
 	var index uint64
@@ -152,11 +152,11 @@ func (d *driver) putUnowned(ctx context.Context, w store.Write, set op) (uint64,
 func refusal(w store.Write, c *conflict) error {
 	switch {
 	case w.Create && c.failed(0):
-		return wrap(valkeyrie.ErrKeyExists, c)
+		return store.Wrap(valkeyrie.ErrKeyExists, c)
 	case w.IfRevision != 0 && c.failed(1): // deleting what is not there succeeds
-		return wrap(valkeyrie.ErrKeyModified, c)
+		return store.Wrap(valkeyrie.ErrKeyModified, c)
 	case w.IfRevision != 0 && c.failed(0):
-		return wrap(valkeyrie.ErrKeyNotFound, c)
+		return store.Wrap(valkeyrie.ErrKeyNotFound, c)
 	}
-	return wrap(errLockRefused, c)
+	return store.Wrap(errLockRefused, c)
 }

@@ -32,7 +32,7 @@ func (d *driver) Watch(ctx context.Context, r store.WatchRequest, sink store.Sin
 			sink.Synced()
 		}
 		if pairs == 0 && l.index != 0 {
-			if err := sleep(ctx, absentPause); err != nil {
+			if err := store.Sleep(ctx, absentPause); err != nil {
 				return err
 			}
 		}
@@ -52,13 +52,3 @@ func next(asked, answered uint64) uint64 {
 // absentPause slows down queries about what does not exist: those return for
 // writes elsewhere, too, as often as there are such.
 const absentPause = 20 * time.Millisecond
-
-// sleep waits, but not longer than ctx.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}

@@ -1,6 +1,7 @@
 package dynamodb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"github.com/aws/smithy-go/logging"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // idleConnections is how many connections are kept for later calls: enough that
@@ -32,54 +34,38 @@ var tableName = regexp.MustCompile(`^[a-zA-Z0-9_.-]{3,255}$`)
 
 func (o Options) check() error {
 	switch {
-	case o.PollInterval < 0:
-		return bad("Options.PollInterval", "is "+o.PollInterval.String()+"; give a positive time, or 0 for the default", nil)
 	case !tableName.MatchString(o.Table) && !strings.HasPrefix(o.Table, "arn:"):
 		return bad("Options.Table", `"`+o.Table+`" is no name of a table: give 3 to 255 of the characters a-z, A-Z, 0-9, "_", "-" and ".", or an ARN`, nil)
 	}
 	return nil
 }
 
-// parseEndpoint returns the URL of the endpoint, "" for the region's own.
-func parseEndpoint(endpoints []string, tls bool) (string, error) {
-	if len(endpoints) == 0 {
-		return "", nil
-	}
-	if len(endpoints) > 1 {
-		return "", bad("endpoints", "are "+strings.Join(endpoints, ", ")+"; a table has one endpoint, and usually none needs to be given", nil)
-	}
-	endpoint := endpoints[0]
-	if !strings.Contains(endpoint, "://") {
-		scheme := "http://"
-		if tls {
-			scheme = "https://"
+// endpointURL returns the URL of the endpoint, nil for the region's own.
+func endpointURL(endpoints []string, tls bool) (*url.URL, error) {
+	switch len(endpoints) {
+	case 0:
+		return nil, nil
+	case 1:
+		urls, err := store.URLs(StoreName, endpoints, store.HTTP{Port: localPort, TLS: tls, Path: true})
+		if err != nil {
+			return nil, err
 		}
-		endpoint = scheme + endpoint
+		return urls[0], nil
 	}
-	u, err := url.Parse(endpoint)
-	switch {
-	case err != nil:
-		return "", bad("endpoints", `"`+endpoints[0]+`" is no address: give host:port or a URL`, err)
-	case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return "", bad("endpoints", `"`+endpoints[0]+`" is no address: give host:port, http://… or https://…`, nil)
-	case tls && u.Scheme == "http":
-		return "", bad("endpoints", `"`+endpoints[0]+`" is not a TLS address, although Config.TLS is set: give https:// or host:port`, nil)
-	}
-	return endpoint, nil
+	return nil, bad("endpoints", "are "+strings.Join(endpoints, ", ")+"; a table has one endpoint, and usually none needs to be given", nil)
 }
 
-// onThisMachine tells whether the URL of an endpoint is one of an emulator here.
-func onThisMachine(endpoint string) bool {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return false
-	}
-	return u.Hostname() == "localhost" || net.ParseIP(u.Hostname()).IsLoopback()
+// localPort is that of DynamoDB Local.
+const localPort = 8000
+
+// onThisMachine tells whether an endpoint is one of an emulator here.
+func onThisMachine(endpoint *url.URL) bool {
+	return endpoint != nil && (endpoint.Hostname() == "localhost" || net.ParseIP(endpoint.Hostname()).IsLoopback())
 }
 
 // awsConfig returns the configuration of the clients, and their transport if it
 // is not the user's own.
-func awsConfig(endpoint string, settings valkeyrie.Config, given *aws.Config) (aws.Config, *http.Transport, error) {
+func awsConfig(endpoint *url.URL, settings valkeyrie.Config, given *aws.Config) (aws.Config, *http.Transport, error) {
 	var cfg aws.Config
 	var err error
 	if given != nil {
@@ -87,11 +73,9 @@ func awsConfig(endpoint string, settings valkeyrie.Config, given *aws.Config) (a
 	} else if cfg, err = config.LoadDefaultConfig(context.Background()); err != nil {
 		return cfg, nil, bad("Config.Backend", "the AWS configuration of this environment cannot be read", err)
 	}
-	if endpoint != "" {
-		cfg.BaseEndpoint = &endpoint
-	}
-	if cfg.Region == "" && endpoint != "" {
-		cfg.Region = "us-east-1" // an emulator does not care; signing needs one
+	if endpoint != nil {
+		cfg.BaseEndpoint = aws.String(endpoint.String())
+		cfg.Region = cmp.Or(cfg.Region, "us-east-1") // an emulator does not care; signing needs one
 	}
 	if cfg.Region == "" {
 		return cfg, nil, bad("Options.AWS", "there is no region: set AWS_REGION or the region in Options.AWS", nil)

@@ -86,14 +86,10 @@ const maxValue = 400<<10 - 2*maxWireKey - 512
 const maxWireKey = 1024
 
 // withDefaults fills in what is not set.
-func (o *Options) withDefaults() Options {
-	var filled Options
-	if o != nil {
-		filled = *o
-	}
-	filled.Table = cmp.Or(filled.Table, "valkeyrie")
-	filled.PollInterval = cmp.Or(filled.PollInterval, time.Second)
-	return filled
+func (o Options) withDefaults() Options {
+	o.Table = cmp.Or(o.Table, "valkeyrie")
+	o.PollInterval = cmp.Or(o.PollInterval, time.Second)
+	return o
 }
 
 // New opens a store. It takes at most one endpoint, host:port or a URL; none
@@ -103,7 +99,11 @@ func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.St
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDriver(endpoints, settings, opts.withDefaults())
+	given, err := store.Options(StoreName, opts)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDriver(endpoints, settings, given.withDefaults())
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,7 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
-	endpoint, err := parseEndpoint(endpoints, settings.TLS != nil)
+	endpoint, err := endpointURL(endpoints, settings.TLS != nil)
 	if err != nil {
 		return nil, err
 	}

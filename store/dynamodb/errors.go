@@ -15,10 +15,8 @@ import (
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
-
-// wrap puts a sentinel in front of the client's error.
-func wrap(sentinel, err error) error { return fmt.Errorf("%w: %w", sentinel, err) }
 
 // unauthorized are the codes with which AWS refuses credentials or their rights.
 var unauthorized = map[string]bool{
@@ -37,15 +35,15 @@ func mapError(err error, sent, write, ended bool) error {
 	case conditionFailed(err) != nil:
 		return err
 	case unauthorized[errorCode(err)]:
-		return wrap(valkeyrie.ErrUnauthorized, err)
+		return store.Wrap(valkeyrie.ErrUnauthorized, err)
 	case throttled(err):
-		return wrap(valkeyrie.ErrNotReachable, err) // and not applied
+		return store.Wrap(valkeyrie.ErrNotReachable, err) // and not applied
 	case errors.As(err, &missing):
 		return fmt.Errorf("there is no such table: create it, or set Options.Create: %w", err)
 	case lost && sent && write:
-		return wrap(valkeyrie.ErrAmbiguous, err)
+		return store.Wrap(valkeyrie.ErrAmbiguous, err)
 	case lost && !ended:
-		return wrap(valkeyrie.ErrNotReachable, err)
+		return store.Wrap(valkeyrie.ErrNotReachable, err)
 	}
 	return err
 }
@@ -121,7 +119,7 @@ func request[T any](ctx context.Context, d *driver, write bool, f func(context.C
 			d.doubt(ctx)
 		}
 		again := throttled(err) && try < throttledTries || lost && sent && !write && try < brokenTries
-		if !again || !wait(ctx, rand.N(min(25*time.Millisecond<<try, 2*time.Second))) {
+		if !again || store.Sleep(ctx, rand.N(min(25*time.Millisecond<<try, 2*time.Second))) != nil {
 			return answer, mapError(err, sent, write, ctx.Err() != nil)
 		}
 	}
@@ -151,18 +149,6 @@ func read[T any](ctx context.Context, d *driver, f func(context.Context) (T, err
 // write is request for what must not be done twice.
 func write[T any](ctx context.Context, d *driver, f func(context.Context) (T, error)) (T, error) {
 	return request(ctx, d, true, f)
-}
-
-// wait is false when the context ended first.
-func wait(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 // doubt notes that a request got no answer, or found no server. What has silenced a connection, such

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // The attributes of an item. None is a reserved word of DynamoDB's expressions.
@@ -81,7 +82,7 @@ func (i item) encode() attributes {
 		a[attrToken] = number(i.token)
 	}
 	if i.owner != "" {
-		a[attrOwner], a[attrLease] = text(i.owner), number(milliseconds(i.lease))
+		a[attrOwner], a[attrLease] = text(i.owner), number(store.RoundUp(i.lease, time.Millisecond).Milliseconds())
 	}
 	return a
 }
@@ -97,17 +98,10 @@ func tombstone(key string, token uint64) item {
 	return item{key: key, revision: newRevision(), expires: 1, token: token}
 }
 
-// milliseconds rounds up, so that no TTL is zero.
-func milliseconds(d time.Duration) int64 {
-	ms := d.Milliseconds()
-	if d%time.Millisecond != 0 {
-		ms++
-	}
-	return ms
-}
-
 // expiry is when a TTL that begins now is over.
-func expiry(now time.Time, ttl time.Duration) int64 { return now.UnixMilli() + milliseconds(ttl) }
+func expiry(now time.Time, ttl time.Duration) int64 {
+	return now.UnixMilli() + store.RoundUp(ttl, time.Millisecond).Milliseconds()
+}
 
 // decode returns the item that attributes stand for; an error that is
 // valkeyrie.ErrCorrupt when they are none of ours.

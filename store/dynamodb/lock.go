@@ -194,7 +194,7 @@ func (h *hold) Release(ctx context.Context) error {
 		return tombstone(h.key, h.token), condition{attrRevision + " = :revision", attributes{":revision": number(h.revision)}}
 	})
 	if conditionFailed(err) != nil {
-		return wrap(valkeyrie.ErrLockNotHeld, err)
+		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 	}
 	return lost(err)
 }
@@ -202,7 +202,7 @@ func (h *hold) Release(ctx context.Context) error {
 // lost maps the error of a write to a hold.
 func lost(err error) error {
 	if errors.Is(err, valkeyrie.ErrKeyNotFound) || errors.Is(err, valkeyrie.ErrKeyModified) {
-		return wrap(valkeyrie.ErrLockNotHeld, err)
+		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 	}
 	return err
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams"
 	"github.com/aws/aws-sdk-go-v2/service/dynamodbstreams/types"
+
+	"github.com/kvtools/valkeyrie/store"
 )
 
 const (
@@ -148,7 +150,7 @@ func (r *reader) readShard(shard string, iterator *string) {
 			r.hint(keys)
 			iterator = next
 		}
-		if !wait(r.ctx, pause) {
+		if store.Sleep(r.ctx, pause) != nil {
 			return
 		}
 	}

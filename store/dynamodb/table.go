@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/dynamodb/types"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // tablePause is how long to wait before a table that is being created is looked
@@ -78,7 +79,7 @@ func (d *driver) checkTable(ctx context.Context) error {
 			return err
 		case t.TableStatus == types.TableStatusCreating:
 			created = true // by another one, who may not get to the end
-			if !wait(ctx, tablePause) {
+			if store.Sleep(ctx, tablePause) != nil {
 				return ctx.Err()
 			}
 			continue

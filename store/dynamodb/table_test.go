@@ -64,11 +64,14 @@ func TestTheTableOfAnEmulatorIsCreated(t *testing.T) {
 	s := open(t, nil, &Options{Table: "emulated"})
 	require.NoError(t, s.Put(ctx, "k", nil, nil))
 	for endpoint, want := range map[string]bool{
-		"http://127.0.0.1:8000": true, "http://localhost:8000": true, "http://[::1]:8000": true, "": false,
-		"http://10.0.0.1:8000": false, "https://dynamodb.eu-west-1.amazonaws.com": false, "https://localhost.example:8000": false,
+		"127.0.0.1": true, "http://127.0.0.1:8000": true, "localhost:8000": true, "[::1]:8000": true,
+		"10.0.0.1:8000": false, "https://dynamodb.eu-west-1.amazonaws.com": false, "https://localhost.example:8000": false,
 	} {
-		assert.Equal(t, want, onThisMachine(endpoint), endpoint)
+		u, err := endpointURL([]string{endpoint}, false)
+		require.NoError(t, err)
+		assert.Equal(t, want, onThisMachine(u), endpoint)
 	}
+	assert.False(t, onThisMachine(nil), "the region's own")
 }
 
 func TestATableThatDoesNotFitIsRefused(t *testing.T) {

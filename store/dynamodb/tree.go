@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 const (
@@ -157,9 +158,9 @@ var errUnprocessed = errors.New("the server is too busy for all of a batch")
 // unprocessed pauses before what is left of a batch is sent again.
 func unprocessed(ctx context.Context, try int) error {
 	if try >= throttledTries {
-		return wrap(valkeyrie.ErrNotReachable, errUnprocessed)
+		return store.Wrap(valkeyrie.ErrNotReachable, errUnprocessed)
 	}
-	if !wait(ctx, rand.N(min(25*time.Millisecond<<try, 2*time.Second))) {
+	if store.Sleep(ctx, rand.N(min(25*time.Millisecond<<try, 2*time.Second))) != nil {
 		return ctx.Err()
 	}
 	return nil

@@ -8,10 +8,8 @@ import (
 	client "go.etcd.io/etcd/client/v2"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
-
-// wrap puts a sentinel in front of the client's error.
-func wrap(sentinel, err error) error { return fmt.Errorf("%w: %w", sentinel, err) }
 
 // plainError takes the client's error out of its list of one error for each
 // endpoint, which does not unwrap.
@@ -96,9 +94,9 @@ func unanswered(err error, asked request, write bool) error {
 		return fmt.Errorf("%w: %w: %w", valkeyrie.ErrCallNotSupported, errNoAPI, err)
 	case write && asked.sent && (asked.status < http.StatusBadRequest || asked.status >= http.StatusInternalServerError):
 		// Its errors 5xx include those of a write that took etcd too long.
-		return wrap(valkeyrie.ErrAmbiguous, err)
+		return store.Wrap(valkeyrie.ErrAmbiguous, err)
 	}
-	return wrap(valkeyrie.ErrNotReachable, err)
+	return store.Wrap(valkeyrie.ErrNotReachable, err)
 }
 
 // errHasChildren: the node of a key is a directory, as there are keys below it.

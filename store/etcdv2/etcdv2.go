@@ -26,8 +26,6 @@ import (
 	"cmp"
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,7 +44,6 @@ type Options struct {
 	// another takes its place, after a look whether the member still has a
 	// leader. It bounds how long a watch can be deceived by a connection that
 	// went silent or by a member that is cut off from the cluster. Default 10 s.
-	// Negative values are refused.
 	PollInterval time.Duration
 }
 
@@ -54,23 +51,25 @@ type Options struct {
 // forms of up to 10 MiB, in which a byte can take three.
 const maxValue = 1 << 20
 
-// New opens a store. Endpoints are host:port or URLs without a path; none means
-// 127.0.0.1:2379. It does not wait for the server.
+// withDefaults fills in what is not set.
+func (o Options) withDefaults() Options {
+	o.PollInterval = cmp.Or(o.PollInterval, 10*time.Second)
+	return o
+}
+
+// New opens a store. Endpoints are host:port, hosts with the port 2379, or http or
+// https URLs without a path; none means 127.0.0.1:2379. It does not wait for the
+// server.
 func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
 	settings, err := store.Settings(StoreName, cfg)
 	if err != nil {
 		return nil, err
 	}
-	var filled Options
-	if opts != nil {
-		filled = *opts
+	given, err := store.Options(StoreName, opts)
+	if err != nil {
+		return nil, err
 	}
-	if filled.PollInterval < 0 {
-		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options.PollInterval",
-			Reason: "is " + filled.PollInterval.String() + "; give a positive time, or 0 for the default"}
-	}
-	filled.PollInterval = cmp.Or(filled.PollInterval, 10*time.Second)
-	d, err := newDriver(endpoints, settings, filled)
+	d, err := newDriver(endpoints, settings, given.withDefaults())
 	if err != nil {
 		return nil, err
 	}
@@ -89,8 +88,9 @@ type driver struct {
 }
 
 func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*driver, error) {
-	if len(endpoints) == 0 {
-		endpoints = []string{"127.0.0.1:2379"}
+	urls, err := store.URLs(StoreName, endpoints, store.HTTP{Port: 2379, TLS: settings.TLS != nil})
+	if err != nil {
+		return nil, err
 	}
 	d := &driver{conns: newConns(), timeout: settings.ConnectionTimeout, poll: opts.PollInterval}
 	d.transport = &http.Transport{
@@ -104,12 +104,8 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	if settings.TLS != nil {
 		d.transport.TLSClientConfig = settings.TLS.Clone()
 	}
-	for _, e := range endpoints {
-		base, err := baseURL(e, settings.TLS != nil)
-		if err != nil {
-			return nil, err
-		}
-		m, err := newMember(d.transport, base, settings)
+	for _, u := range urls {
+		m, err := newMember(d.transport, u.String(), settings)
 		if err != nil {
 			return nil, err
 		}
@@ -123,31 +119,6 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 // needs one for each request under way, and making them anew costs more than
 // most requests do.
 const idleConnections = 256
-
-// baseURL makes a URL of an endpoint, and refuses what cannot be meant.
-func baseURL(endpoint string, secure bool) (string, error) {
-	bad := func(reason string, err error) error {
-		return &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "endpoints", Reason: `"` + endpoint + `" ` + reason, Err: err}
-	}
-	full := endpoint
-	if !strings.Contains(full, "://") {
-		full = map[bool]string{true: "https://", false: "http://"}[secure] + full
-	}
-	u, err := url.Parse(full)
-	switch {
-	case err != nil:
-		return "", bad("is no address: give host:port", err)
-	case u.Scheme != "http" && u.Scheme != "https":
-		return "", bad("is neither http:// nor https://", nil)
-	case secure && u.Scheme == "http":
-		return "", bad("is not a TLS address, although Config.TLS is set: give https:// or host:port", nil)
-	case strings.TrimSpace(u.Hostname()) == "":
-		return "", bad("has no host: give host:port", nil)
-	case u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.Trim(u.Path, "/") != "":
-		return "", bad("is more than an address: give host:port", nil)
-	}
-	return u.Scheme + "://" + u.Host, nil
-}
 
 // Info implements store.Driver.
 func (d *driver) Info() store.Info {

@@ -75,7 +75,7 @@ func (h *hold) Release(ctx context.Context) error {
 // notHeld maps the error of a key that is not the holder's any more.
 func notHeld(err error) error {
 	if errors.Is(err, valkeyrie.ErrKeyNotFound) || errors.Is(err, valkeyrie.ErrKeyModified) {
-		return wrap(valkeyrie.ErrLockNotHeld, err)
+		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 	}
 	return err
 }

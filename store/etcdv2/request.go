@@ -13,6 +13,7 @@ import (
 	client "go.etcd.io/etcd/client/v2"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // The client tries one endpoint after the other, also with a write that the one
@@ -197,7 +198,7 @@ func (d *driver) call(ctx context.Context, write bool, f func(context.Context, *
 		}
 		switch {
 		case errors.Is(err, valkeyrie.ErrAmbiguous) && ended != nil && !errors.Is(err, ended):
-			return nil, wrap(err, ended)
+			return nil, store.Wrap(err, ended)
 		case errors.Is(err, valkeyrie.ErrNotReachable) && ended == nil:
 			continue
 		case errors.Is(err, valkeyrie.ErrNotReachable):

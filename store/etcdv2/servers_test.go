@@ -260,7 +260,7 @@ func TestAClusterGoesOnWithoutAnyOfItsMembers(t *testing.T) {
 }
 
 func TestBadConfig(t *testing.T) {
-	for _, endpoint := range []string{"", "/", " ", "ftp://127.0.0.1", "http://", "127.0.0.1:2379/v2/keys", "ann:pw@127.0.0.1:2379", "127.0.0.1:2379?x", "127.0.0.1:port"} {
+	for _, endpoint := range []string{"", " ", "http://127.0.0.1:2379/v2/keys"} {
 		_, err := New([]string{"127.0.0.1:2379", endpoint}, nil, nil)
 		var bad *valkeyrie.InvalidConfigError
 		require.ErrorAs(t, err, &bad, "%q", endpoint)

@@ -25,7 +25,7 @@ func backstop(ttl time.Duration) time.Duration {
 	if ttl == 0 {
 		return 0
 	}
-	return (min(ttl, maxTTL) + time.Second - 1).Truncate(time.Second) + spare
+	return store.RoundUp(min(ttl, maxTTL), time.Second) + spare
 }
 
 // Renew implements store.Driver. It looks before it renews, so that a renewal

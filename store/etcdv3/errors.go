@@ -3,7 +3,6 @@ package etcdv3
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -13,10 +12,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
-
-// wrap puts a sentinel in front of the client's error.
-func wrap(sentinel, err error) error { return fmt.Errorf("%w: %w", sentinel, err) }
 
 // readError maps the error of a request that changes nothing.
 func readError(err error) error { return mapError(err, false) }
@@ -36,17 +33,17 @@ func mapError(err error, maybeApplied bool) error {
 	}
 	switch {
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), code == codes.ResourceExhausted && !errors.Is(err, rpctypes.ErrNoSpace):
-		return wrap(valkeyrie.ErrValueTooLarge, err)
+		return store.Wrap(valkeyrie.ErrValueTooLarge, err)
 	case code == codes.Unauthenticated, code == codes.PermissionDenied,
 		errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserEmpty), errors.Is(err, rpctypes.ErrUserNotFound):
-		return wrap(valkeyrie.ErrUnauthorized, err)
+		return store.Wrap(valkeyrie.ErrUnauthorized, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
 		code == codes.Unavailable, code == codes.Canceled, code == codes.DeadlineExceeded, code == codes.Internal:
 		if maybeApplied {
-			return wrap(valkeyrie.ErrAmbiguous, err)
+			return store.Wrap(valkeyrie.ErrAmbiguous, err)
 		}
 		if code == codes.Unavailable {
-			return wrap(valkeyrie.ErrNotReachable, err)
+			return store.Wrap(valkeyrie.ErrNotReachable, err)
 		}
 	}
 	return err

@@ -64,25 +64,26 @@ const defaultMaxValue = 3<<19 - requestRoom
 const requestRoom = 4 << 10
 
 // withDefaults fills in what is not set.
-func (o *Options) withDefaults() Options {
-	var filled Options
-	if o != nil {
-		filled = *o
-	}
-	filled.PingInterval = cmp.Or(filled.PingInterval, 10*time.Second)
-	filled.PingTimeout = cmp.Or(filled.PingTimeout, 3*time.Second)
-	filled.MaxValue = cmp.Or(filled.MaxValue, defaultMaxValue)
-	return filled
+func (o Options) withDefaults() Options {
+	o.PingInterval = cmp.Or(o.PingInterval, 10*time.Second)
+	o.PingTimeout = cmp.Or(o.PingTimeout, 3*time.Second)
+	o.MaxValue = cmp.Or(o.MaxValue, defaultMaxValue)
+	return o
 }
 
-// New opens a store. Endpoints are host:port or URLs; none means
-// 127.0.0.1:2379. It does not wait for the server.
+// New opens a store. Endpoints are host:port, hosts with the port 2379, or http or
+// https URLs without a path; none means 127.0.0.1:2379. It does not wait for the
+// server.
 func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
 	settings, err := store.Settings(StoreName, cfg)
 	if err != nil {
 		return nil, err
 	}
-	d, err := newDriver(endpoints, settings, opts.withDefaults())
+	given, err := store.Options(StoreName, opts)
+	if err != nil {
+		return nil, err
+	}
+	d, err := newDriver(endpoints, settings, given.withDefaults())
 	if err != nil {
 		return nil, err
 	}
@@ -106,20 +107,20 @@ type driver struct {
 }
 
 func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*driver, error) {
-	if len(endpoints) == 0 {
-		endpoints = []string{"127.0.0.1:2379"}
+	urls, err := store.URLs(StoreName, endpoints, store.HTTP{Port: 2379, TLS: settings.TLS != nil})
+	if err != nil {
+		return nil, err
 	}
-	for _, e := range endpoints {
-		if err := checkEndpoint(e, settings); err != nil {
-			return nil, err
-		}
+	members := make([]string, len(urls))
+	for i, u := range urls {
+		members[i] = u.String()
 	}
 	d := &driver{timeout: settings.ConnectionTimeout, largest: opts.MaxValue, opening: make(chan struct{}, 1)}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.leases.Group, d.leases.Round, d.leases.Grant = &d.running, wholeSeconds, d.grantShared
 	d.config = clientv3.Config{
 		Context:              d.ctx,
-		Endpoints:            endpoints,
+		Endpoints:            members,
 		TLS:                  settings.TLS,
 		Username:             settings.Username,
 		Password:             settings.Password,
@@ -143,24 +144,10 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	if err != nil {
 		d.cancel()
 		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "endpoints",
-			Reason: "the client refuses " + strings.Join(endpoints, ", "), Err: err}
+			Reason: "the client refuses " + strings.Join(members, ", "), Err: err}
 	}
 	d.opened.Store(client)
 	return d, nil
-}
-
-// checkEndpoint refuses what the client would misunderstand.
-func checkEndpoint(endpoint string, settings valkeyrie.Config) error {
-	bad := func(reason string) error {
-		return &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "endpoints", Reason: `"` + endpoint + `" ` + reason}
-	}
-	switch {
-	case strings.Trim(endpoint, "/ ") == "":
-		return bad("is empty: give host:port")
-	case settings.TLS != nil && strings.HasPrefix(endpoint, "http://"):
-		return bad("is not a TLS address, although Config.TLS is set: give https:// or host:port")
-	}
-	return nil
 }
 
 // client returns the client, which it makes if that had to wait for the server.
@@ -196,7 +183,7 @@ func (d *driver) client(ctx context.Context) (*clientv3.Client, error) {
 	case err := <-answers:
 		if err != nil {
 			if errors.Is(err, context.DeadlineExceeded) { // the client's own, of DialTimeout
-				return nil, wrap(valkeyrie.ErrNotReachable, err)
+				return nil, store.Wrap(valkeyrie.ErrNotReachable, err)
 			}
 			return nil, readError(err)
 		}

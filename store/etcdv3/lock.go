@@ -273,7 +273,7 @@ func (h *hold) Renew(ctx context.Context) error {
 		err = h.check(ctx)
 	}
 	if errors.Is(err, valkeyrie.ErrKeyNotFound) {
-		return wrap(valkeyrie.ErrLockNotHeld, err)
+		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 	}
 	return err
 }

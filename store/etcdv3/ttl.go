@@ -3,7 +3,6 @@ package etcdv3
 import (
 	"context"
 	"errors"
-	"math"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -20,7 +19,7 @@ const maxTTL = 8e9 * time.Second
 
 // wholeSeconds rounds a TTL up to what etcd takes.
 func wholeSeconds(ttl time.Duration) time.Duration {
-	return time.Duration(math.Ceil(ttl.Seconds())) * time.Second
+	return store.RoundUp(ttl, time.Second)
 }
 
 // writeShared writes a key with a lease that others may share.
@@ -58,7 +57,7 @@ func (d *driver) grantShared(ttl time.Duration) (clientv3.LeaseID, time.Duration
 	case err == nil:
 		return answer.ID, time.Duration(answer.TTL) * time.Second, nil
 	case ctx.Err() != nil:
-		return 0, 0, wrap(valkeyrie.ErrNotReachable, err)
+		return 0, 0, store.Wrap(valkeyrie.ErrNotReachable, err)
 	}
 	return 0, 0, readError(err)
 }

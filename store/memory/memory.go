@@ -68,13 +68,7 @@ func New(endpoints []string, cfg *valkeyrie.Config, _ *Options) (valkeyrie.Store
 	if err != nil {
 		return nil, err
 	}
-	d := local.NewDriver(db, StoreName, release)
-	s, err := store.New(d, &settings)
-	if err != nil {
-		_ = d.Close() // the first error says more
-		return nil, err
-	}
-	return s, nil
+	return store.New(local.NewDriver(db, StoreName, release), &settings)
 }
 
 // open returns the database that the endpoints mean.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/mna/redisc"
+
+	"github.com/kvtools/valkeyrie/store"
 )
 
 const (
@@ -85,7 +87,7 @@ func (c *cluster) do(ctx context.Context, key string, bulk bool, one *call) (*ca
 		}
 		var lost *noReply
 		if errors.As(err, &lost) && ctx.Err() == nil {
-			poke(c.stale) // the server may have been replaced
+			store.Poke(c.stale) // the server may have been replaced
 		}
 		if err == nil || !isAnswer(err) || attempt == redirectsMost {
 			return answered, err
@@ -96,10 +98,10 @@ func (c *cluster) do(ctx context.Context, key string, bulk bool, one *call) (*ca
 		case next != nil && next.Addr != "":
 			s, asking = c.node(address(next.Addr, s.addr)), next.Type == "ASK"
 			if !asking {
-				poke(c.stale)
+				store.Poke(c.stale)
 			}
 		case isCode(err, "TRYAGAIN"), isCode(err, "CLUSTERDOWN"), isCode(err, "LOADING"):
-			poke(c.stale)
+			store.Poke(c.stale)
 			if err := c.pause(ctx, attempt); err != nil {
 				return answered, &noReply{err: err}
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // pipe is a connection that many callers share. Calls queue up for its writer,
@@ -65,7 +66,7 @@ func (p *pipe) enqueue(c *call) error {
 	first := len(p.queue) == 1
 	p.mu.Unlock()
 	if first {
-		poke(p.wake)
+		store.Poke(p.wake)
 	}
 	return nil
 }
@@ -221,12 +222,4 @@ func isPush(reply any) bool {
 	}
 	kind, _ := parts[0].([]byte)
 	return string(kind) == "message" || string(kind) == "pmessage"
-}
-
-// poke fills a channel of capacity 1.
-func poke(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }

@@ -3,16 +3,13 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/gomodule/redigo/redis"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
-
-// wrap puts a sentinel in front of the client's error.
-func wrap(sentinel, err error) error { return fmt.Errorf("%w: %w", sentinel, err) }
 
 // noReply is the error of a command that was not answered.
 type noReply struct {
@@ -37,17 +34,17 @@ func mapError(err error, write bool) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &lost) && lost.sent && write:
-		return wrap(valkeyrie.ErrAmbiguous, err)
+		return store.Wrap(valkeyrie.ErrAmbiguous, err)
 	case errors.As(err, &answer):
 		mapped := answerError(answer, err)
 		if mapped == err && lost != nil { // why there is no connection
-			mapped = wrap(valkeyrie.ErrNotReachable, err)
+			mapped = store.Wrap(valkeyrie.ErrNotReachable, err)
 		}
 		return mapped
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, valkeyrie.ErrClosed):
 		return err
 	case lost != nil:
-		return wrap(valkeyrie.ErrNotReachable, err)
+		return store.Wrap(valkeyrie.ErrNotReachable, err)
 	}
 	return err
 }
@@ -56,15 +53,15 @@ func mapError(err error, write bool) error {
 func answerError(answer redis.Error, err error) error {
 	switch code(answer) {
 	case "NOAUTH", "WRONGPASS", "NOPERM":
-		return wrap(valkeyrie.ErrUnauthorized, err)
+		return store.Wrap(valkeyrie.ErrUnauthorized, err)
 	case "LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MOVED", "ASK":
-		return wrap(valkeyrie.ErrNotReachable, err)
+		return store.Wrap(valkeyrie.ErrNotReachable, err)
 	case "WRONGTYPE":
-		return wrap(valkeyrie.ErrCorrupt, err)
+		return store.Wrap(valkeyrie.ErrCorrupt, err)
 	case "ERR":
 		// What Redis before version 6 says to AUTH.
 		if strings.Contains(string(answer), "invalid password") || strings.Contains(string(answer), "AUTH") {
-			return wrap(valkeyrie.ErrUnauthorized, err)
+			return store.Wrap(valkeyrie.ErrUnauthorized, err)
 		}
 	}
 	return err

@@ -13,13 +13,9 @@ import (
 // what moves much data, so that small calls do not wait behind it.
 const bulkValue = 256 << 10
 
-// milliseconds is a TTL as Redis takes it, rounded up.
+// milliseconds is a TTL as Redis takes it.
 func milliseconds(ttl time.Duration) int64 {
-	ms := int64(ttl / time.Millisecond)
-	if ttl%time.Millisecond > 0 {
-		ms++
-	}
-	return ms
+	return store.RoundUp(ttl, time.Millisecond).Milliseconds()
 }
 
 // Get implements store.Driver. A primary answers in any case: AllowStale saves

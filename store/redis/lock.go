@@ -95,7 +95,7 @@ func (h *hold) Release(ctx context.Context) error {
 // held maps what says that the key is not the hold's any more.
 func held(err error) error {
 	if errors.Is(err, valkeyrie.ErrKeyNotFound) || errors.Is(err, valkeyrie.ErrKeyModified) {
-		return wrap(valkeyrie.ErrLockNotHeld, err)
+		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 	}
 	return err
 }

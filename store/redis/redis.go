@@ -29,7 +29,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/kvtools/valkeyrie"
@@ -119,64 +118,56 @@ const (
 )
 
 // withDefaults fills in what is not set.
-func (o *Options) withDefaults() Options {
-	var filled Options
-	if o != nil {
-		filled = *o
-	}
-	filled.PollInterval = cmp.Or(filled.PollInterval, defaultPollInterval)
-	filled.ResyncInterval = cmp.Or(filled.ResyncInterval, defaultResyncInterval)
-	filled.ReplyTimeout = cmp.Or(filled.ReplyTimeout, defaultReplyTimeout)
-	return filled
+func (o Options) withDefaults() Options {
+	o.PollInterval = cmp.Or(o.PollInterval, defaultPollInterval)
+	o.ResyncInterval = cmp.Or(o.ResyncInterval, defaultResyncInterval)
+	o.ReplyTimeout = cmp.Or(o.ReplyTimeout, defaultReplyTimeout)
+	return o
 }
 
 // check refuses what cannot be right.
-func (o *Options) check(endpoints []string) error {
+func (o Options) check(endpoints int) error {
 	bad := func(field, reason string) error {
 		return &valkeyrie.InvalidConfigError{Backend: StoreName, Field: field, Reason: reason}
 	}
 	switch {
-	case o.DB < 0:
-		return bad("Options.DB", "is negative")
 	case o.Cluster && o.DB != 0:
-		return bad("Options.DB", "must be 0 in a Cluster")
+		return bad("Options.DB", "must be 0: a Cluster has no other")
 	case o.Cluster && o.Sentinel != nil:
 		return bad("Options.Sentinel", "does not go with Options.Cluster: a Cluster replaces its primaries itself")
 	case o.Sentinel != nil && o.Sentinel.MasterName == "":
 		return bad("Options.Sentinel.MasterName", "is empty: give the name that the sentinels know the primary by")
-	case o.Notifications < AddNotifications || o.Notifications > TrustNotifications:
-		return bad("Options.Notifications", "is none of the constants")
-	case o.PollInterval < 0 || o.ResyncInterval < 0 || o.ReplyTimeout < 0:
-		return bad("Options", "has a negative time")
-	case !o.Cluster && o.Sentinel == nil && len(endpoints) > 1:
-		return bad("endpoints", fmt.Sprintf("there are %d; a single server has one (Options.Sentinel and Options.Cluster take more)", len(endpoints)))
-	}
-	for _, e := range endpoints {
-		if _, _, err := net.SplitHostPort(e); err != nil {
-			return &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "endpoints", Reason: fmt.Sprintf("%q is not host:port", e), Err: err}
-		}
+	case o.Notifications > TrustNotifications:
+		return bad("Options.Notifications", "is none of the constants: give AddNotifications, KeepNotifications or TrustNotifications")
+	case !o.Cluster && o.Sentinel == nil && endpoints > 1:
+		return bad("endpoints", fmt.Sprintf("there are %d; a single server has one (Options.Sentinel and Options.Cluster take more)", endpoints))
 	}
 	return nil
 }
 
-// New opens a store. Endpoints are host:port; none means 127.0.0.1:6379 (with
-// Options.Sentinel 127.0.0.1:26379). It does not wait for the server.
+// New opens a store. Endpoints are host:port, or hosts with the port 6379 (with
+// Options.Sentinel 26379); none means 127.0.0.1. It does not wait for the server.
 func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
 	settings, err := store.Settings(StoreName, cfg)
 	if err != nil {
 		return nil, err
 	}
-	o := opts.withDefaults()
-	if len(endpoints) == 0 {
-		endpoints = []string{"127.0.0.1:6379"}
-		if o.Sentinel != nil {
-			endpoints = []string{"127.0.0.1:26379"}
-		}
-	}
-	if err := o.check(endpoints); err != nil {
+	given, err := store.Options(StoreName, opts)
+	if err != nil {
 		return nil, err
 	}
-	return store.New(newDriver(endpoints, settings, o), &settings)
+	if err := given.check(len(endpoints)); err != nil {
+		return nil, err
+	}
+	port := 6379
+	if given.Sentinel != nil {
+		port = 26379
+	}
+	addrs, err := store.HostPorts(StoreName, endpoints, port)
+	if err != nil {
+		return nil, err
+	}
+	return store.New(newDriver(addrs, settings, given.withDefaults()), &settings)
 }
 
 // driver is the store.Driver of Redis.

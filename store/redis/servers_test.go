@@ -213,14 +213,14 @@ func TestBadOptions(t *testing.T) {
 		opts      *Options
 	}{
 		"endpoints":                   {[]string{"127.0.0.1:1", "127.0.0.1:2"}, nil},
-		"endpoints ":                  {[]string{"no port"}, nil},
+		"endpoints ":                  {[]string{"redis://127.0.0.1:6379"}, nil},
 		"endpoints  ":                 {[]string{""}, nil},
 		"Options.DB":                  {one, &Options{DB: -1}},
 		"Options.DB ":                 {one, &Options{DB: 1, Cluster: true}},
 		"Options.Sentinel":            {one, &Options{Sentinel: &Sentinel{MasterName: "m"}, Cluster: true}},
 		"Options.Sentinel.MasterName": {one, &Options{Sentinel: &Sentinel{}}},
 		"Options.Notifications":       {one, &Options{Notifications: 7}},
-		"Options":                     {one, &Options{PollInterval: -1}},
+		"Options.PollInterval":        {one, &Options{PollInterval: -1}},
 	} {
 		_, err := New(bad.endpoints, nil, bad.opts)
 		var invalid *valkeyrie.InvalidConfigError

@@ -95,7 +95,7 @@ func (w *watcher) mark(key string) {
 	w.mu.Lock()
 	w.marked[key] = struct{}{}
 	w.mu.Unlock()
-	poke(w.wake)
+	store.Poke(w.wake)
 }
 
 // takeMarked returns what has to be read again.

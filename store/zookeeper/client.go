@@ -9,6 +9,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // client is one session at a time of the ZooKeeper client. Calls go through a
@@ -67,7 +68,7 @@ func (c *client) start() error {
 	}
 	l, err := newLink(c)
 	if err != nil {
-		return wrap(valkeyrie.ErrNotReachable, err)
+		return store.Wrap(valkeyrie.ErrNotReachable, err)
 	}
 	c.link = l
 	if !c.d.tasks.Go(c.keep) {
@@ -100,7 +101,7 @@ func (c *client) event(l *link, e zk.Event) {
 	case !current || e.Type != zk.EventSession:
 	case e.State == zk.StateHasSession:
 		c.seq++
-		poke(c.wake)
+		store.Poke(c.wake)
 	case e.State == zk.StateDisconnected:
 		c.seq++
 		if c.gate.Load().open {
@@ -184,7 +185,7 @@ func (c *client) relink(old *link) {
 	} else {
 		c.hub.forgetAll()
 		c.hub.fail(errSessionLost)
-		poke(c.wake) // it may have been connected before it was the current one
+		store.Poke(c.wake) // it may have been connected before it was the current one
 	}
 	old.close(false)
 }
@@ -213,7 +214,7 @@ func (c *client) ready(ctx context.Context, patient bool) (*zk.Conn, int64, erro
 		case g.refused != nil:
 			return nil, 0, g.refused
 		case g.rounds != rounds && !patient:
-			return nil, 0, wrap(valkeyrie.ErrNotReachable, g.why)
+			return nil, 0, store.Wrap(valkeyrie.ErrNotReachable, g.why)
 		}
 		select {
 		case <-g.changed:
@@ -253,12 +254,4 @@ func (c *client) close() {
 		l.close(open)
 	}
 	c.cancel()
-}
-
-// poke fills a channel of capacity 1.
-func poke(ch chan struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default:
-	}
 }

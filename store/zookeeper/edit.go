@@ -7,6 +7,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // Every node that this library writes has a data version that tells what it is:
@@ -130,7 +131,7 @@ func retry(err error) bool { return isOneOf(err, zk.ErrBadVersion, zk.ErrNoNode)
 func (e *edit) setAt(read *zk.Stat) error {
 	err := e.set(read.Version)
 	if err == nil && e.stat.Czxid != read.Czxid {
-		return wrap(valkeyrie.ErrAmbiguous, errMoved)
+		return store.Wrap(valkeyrie.ErrAmbiguous, errMoved)
 	}
 	return err
 }

@@ -9,10 +9,8 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
-
-// wrap puts a sentinel in front of the client's error.
-func wrap(sentinel, err error) error { return fmt.Errorf("%w: %w", sentinel, err) }
 
 // errSessionLost: the session ended, and with it watches and ephemeral nodes.
 var errSessionLost = fmt.Errorf("%w: the ZooKeeper session has ended", valkeyrie.ErrNotReachable)
@@ -38,19 +36,19 @@ func mapError(err error, write bool) error {
 	case isOneOf(err, valkeyrie.ErrNotReachable, valkeyrie.ErrUnauthorized, valkeyrie.ErrClosed, valkeyrie.ErrAmbiguous):
 		return err // mapped already
 	case isOneOf(err, zk.ErrNoAuth, zk.ErrAuthFailed, zk.ErrInvalidACL):
-		return wrap(valkeyrie.ErrUnauthorized, err)
+		return store.Wrap(valkeyrie.ErrUnauthorized, err)
 	case errors.Is(err, zk.ErrShortBuffer):
-		return wrap(valkeyrie.ErrValueTooLarge, err)
+		return store.Wrap(valkeyrie.ErrValueTooLarge, err)
 	case isOneOf(err, zk.ErrInvalidPath, zk.ErrBadArguments):
-		return wrap(valkeyrie.ErrInvalidKey, err)
+		return store.Wrap(valkeyrie.ErrInvalidKey, err)
 	case isOneOf(err, errUnsent, zk.ErrNoServer, zk.ErrSessionExpired, zk.ErrSessionMoved): // never sent, or refused
-		return wrap(valkeyrie.ErrNotReachable, err)
+		return store.Wrap(valkeyrie.ErrNotReachable, err)
 	case answered(err):
 		return err
 	case write:
-		return wrap(valkeyrie.ErrAmbiguous, err)
+		return store.Wrap(valkeyrie.ErrAmbiguous, err)
 	}
-	return wrap(valkeyrie.ErrNotReachable, err)
+	return store.Wrap(valkeyrie.ErrNotReachable, err)
 }
 
 // answered tells whether an error is the server's answer to a request, or says

@@ -142,7 +142,7 @@ func (h *hold) take(ctx context.Context, conn *zk.Conn) error {
 		case !answered(err) || at < 0:
 			return writeError(err)
 		case at == 0:
-			return wrap(errPlaceLost, err)
+			return store.Wrap(errPlaceLost, err)
 		case at == 3:
 			if err := h.d.expiry.restore(ctx, err); err != nil {
 				return err
@@ -182,7 +182,7 @@ func (h *hold) release(conn *zk.Conn) error {
 		if err := h.clear(conn); err != nil {
 			return writeError(err)
 		}
-		return wrap(valkeyrie.ErrLockNotHeld, err)
+		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 	}
 }
 

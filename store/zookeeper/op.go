@@ -7,6 +7,7 @@ import (
 	"github.com/go-zookeeper/zk"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // op is one call of the driver. As the client's calls take no context, it runs in
@@ -63,7 +64,7 @@ func run[T any](ctx context.Context, c *client, f func(o *op) (T, error), late f
 			return a.value, a.err
 		case !o.state.CompareAndSwap(was, opLeft):
 		case was == opWriting:
-			return none, wrap(valkeyrie.ErrAmbiguous, err)
+			return none, store.Wrap(valkeyrie.ErrAmbiguous, err)
 		default:
 			return none, err
 		}

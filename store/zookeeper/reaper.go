@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/kvtools/valkeyrie/store"
 )
 
 const (
@@ -60,7 +62,7 @@ func (r *reaper) doubt(of *record, ttl time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.doubts = append(r.doubts, doubt{of, time.Now().Add(ttl)})
-	poke(r.wake)
+	store.Poke(r.wake)
 }
 
 // due takes a record whose TTL is over, or tells how long to wait for the next.

@@ -155,7 +155,7 @@ func TestAnACLOfOnesOwn(t *testing.T) {
 
 func TestBadArguments(t *testing.T) {
 	var bad *valkeyrie.InvalidConfigError
-	for _, endpoints := range [][]string{{""}, {" "}, {"a:2181/chroot"}, {"a:2181,b:2181"}, {"a:b"}, {"a:99999"}, {":2181"}, {"a", ""}} {
+	for _, endpoints := range [][]string{{""}, {"a:2181/chroot"}, {"a:2181,b:2181"}, {"a", " "}} {
 		_, err := New(endpoints, nil, nil)
 		require.ErrorAs(t, err, &bad, "%q", endpoints)
 		assert.Equal(t, "endpoints", bad.Field)
@@ -167,11 +167,6 @@ func TestBadArguments(t *testing.T) {
 	_, err := valkeyrie.NewStore(StoreName, nil, &valkeyrie.Config{Backend: Options{}})
 	require.ErrorAs(t, err, &bad)
 	assert.Equal(t, "Config.Backend", bad.Field)
-	for endpoint, want := range map[string]string{"a": "a:2181", "a:1": "a:1", "::1": "[::1]:2181", "[::1]": "[::1]:2181", "[::1]:5": "[::1]:5"} {
-		got, err := address(endpoint)
-		require.NoError(t, err)
-		assert.Equal(t, want, got)
-	}
 }
 
 func TestNewDoesNotWaitForTheServer(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/go-zookeeper/zk"
+
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // sweepAfter is how long a deleted key's node stays, without data. While it does,
@@ -59,7 +61,7 @@ func (s *sweeper) later(path string, mzxid int64) {
 	if !s.running {
 		s.running = s.d.tasks.Go(s.run)
 	}
-	poke(s.wake)
+	store.Poke(s.wake)
 }
 
 // next takes the node that has waited longest, if it has for long enough; else it

@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/kvtools/valkeyrie/store"
 )
 
 // wire is a connection as the ZooKeeper client uses it. It makes up for what the
@@ -107,7 +109,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	w.wrote = true
 	n, err := w.Conn.Write(p)
 	if err != nil && n < len(p) {
-		err = wrap(errUnsent, err)
+		err = store.Wrap(errUnsent, err)
 	}
 	return n, err
 }

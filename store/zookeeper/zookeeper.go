@@ -28,8 +28,6 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -73,20 +71,16 @@ const requestRoom = 16 << 10
 const defaultMaxValue = 1<<20 - requestRoom
 
 // withDefaults fills in what is not set.
-func (o *Options) withDefaults(username string) Options {
-	var filled Options
-	if o != nil {
-		filled = *o
-	}
-	filled.SessionTimeout = cmp.Or(filled.SessionTimeout, 10*time.Second)
-	filled.MaxValue = cmp.Or(filled.MaxValue, defaultMaxValue)
-	if len(filled.ACL) == 0 {
-		filled.ACL = zk.WorldACL(zk.PermAll)
+func (o Options) withDefaults(username string) Options {
+	o.SessionTimeout = cmp.Or(o.SessionTimeout, 10*time.Second)
+	o.MaxValue = cmp.Or(o.MaxValue, defaultMaxValue)
+	if len(o.ACL) == 0 {
+		o.ACL = zk.WorldACL(zk.PermAll)
 		if username != "" {
-			filled.ACL = zk.AuthACL(zk.PermAll)
+			o.ACL = zk.AuthACL(zk.PermAll)
 		}
 	}
-	return filled
+	return o
 }
 
 // New opens a store. Endpoints are host:port, or hosts with the port 2181; none
@@ -96,14 +90,11 @@ func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.St
 	if err != nil {
 		return nil, err
 	}
-	filled := opts.withDefaults(settings.Username)
-	for field, bad := range map[string]bool{"SessionTimeout": filled.SessionTimeout < 0, "MaxValue": filled.MaxValue < 0} {
-		if bad {
-			return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options." + field,
-				Reason: "is negative; give a positive one, or 0 for the default"}
-		}
+	given, err := store.Options(StoreName, opts)
+	if err != nil {
+		return nil, err
 	}
-	d, err := newDriver(endpoints, settings, filled)
+	d, err := newDriver(endpoints, settings, given.withDefaults(settings.Username))
 	if err != nil {
 		return nil, err
 	}
@@ -143,16 +134,9 @@ type connectSettings struct {
 }
 
 func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*driver, error) {
-	if len(endpoints) == 0 {
-		endpoints = []string{"127.0.0.1"}
-	}
-	addrs := make([]string, 0, len(endpoints))
-	for _, e := range endpoints {
-		addr, err := address(e)
-		if err != nil {
-			return nil, err
-		}
-		addrs = append(addrs, addr)
+	addrs, err := store.HostPorts(StoreName, endpoints, zk.DefaultPort)
+	if err != nil {
+		return nil, err
 	}
 	d := &driver{acl: opts.ACL, lockers: make(map[time.Duration]*client)}
 	d.log = settings.Logger.With("backend", StoreName)
@@ -173,27 +157,6 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	d.expiry.init(d, settings.Username)
 	d.main.arrive = d.expiry.arrive
 	return d, nil
-}
-
-// address returns the host:port of an endpoint.
-func address(endpoint string) (string, error) {
-	bad := func(reason string) error {
-		return &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "endpoints", Reason: strconv.Quote(endpoint) + " " + reason}
-	}
-	switch {
-	case strings.TrimSpace(endpoint) == "":
-		return "", bad("is empty: give host:port")
-	case strings.ContainsAny(endpoint, "/, "):
-		return "", bad("is not host:port; give each server as an endpoint of its own, and a chroot as Config.Prefix")
-	}
-	host, port, err := net.SplitHostPort(endpoint)
-	if err != nil { // no port
-		host, port = strings.Trim(endpoint, "[]"), strconv.Itoa(zk.DefaultPort)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil || host == "" {
-		return "", bad("is not host:port")
-	}
-	return net.JoinHostPort(host, port), nil
 }
 
 // Info implements store.Driver.
