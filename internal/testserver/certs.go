@@ -88,6 +88,18 @@ func NewCerts(dir string) (*Certs, error) {
 	}, nil
 }
 
+// certs makes certificates for servers with TLS; nil for those without.
+func (s *session) certs(tls bool) (*Certs, error) {
+	if !tls {
+		return nil, nil
+	}
+	dir, err := s.mkdir("certs")
+	if err != nil {
+		return nil, err
+	}
+	return NewCerts(dir)
+}
+
 // issued is a certificate with its key.
 type issued struct {
 	cert              *x509.Certificate

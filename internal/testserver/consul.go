@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// consul is the backend's name.
+// consul is the backend's name, and that of its program.
 const consul = "consul"
 
 // ConsulToken is the token with all rights of an agent with ACLs.
@@ -60,28 +60,16 @@ func ConsulACL(t testing.TB) *Consul {
 // StartConsul starts a server or a cluster for this test alone.
 func StartConsul(t testing.TB, o ConsulOptions) *Consul {
 	t.Helper()
-	path := find(t, consul, "consul")
-	c, err := theSession(t).newConsul(path, o)
-	if err != nil {
-		t.Fatalf("testserver: %v", err)
-	}
-	own(t, c.Members...)
-	return c
+	return startGroup(t, consul, consul, o.prepare)
 }
 
-// shareConsul returns the server that the package shares under that key.
 func shareConsul(t testing.TB, key string, o ConsulOptions) *Consul {
 	t.Helper()
-	path := find(t, consul, "consul")
-	s := theSession(t)
-	return share(t, key, func() (*Consul, error) {
-		c, err := s.newConsul(path, o)
-		if err != nil {
-			return nil, err
-		}
-		return c, launch(c.Members...)
-	})
+	return shareGroup(t, key, consul, consul, o.prepare)
 }
+
+// servers implements group.
+func (c *Consul) servers() []*Server { return c.Members }
 
 // devArgs is the only way to a server without data on the disk.
 var devArgs = map[bool][]string{true: {"-dev"}}
@@ -89,19 +77,13 @@ var devArgs = map[bool][]string{true: {"-dev"}}
 // portsPerConsul: HTTP, RPC between servers, gossip.
 const portsPerConsul = 3
 
-// newConsul prepares a server or a cluster.
-func (s *session) newConsul(path string, o ConsulOptions) (*Consul, error) {
-	n := max(1, o.Servers)
-	c := new(Consul)
-	if o.TLS || o.ClientCerts {
-		dir, err := s.mkdir("certs")
-		if err != nil {
-			return nil, err
-		}
-		if c.Certs, err = NewCerts(dir); err != nil {
-			return nil, err
-		}
+// prepare prepares a server or a cluster.
+func (o ConsulOptions) prepare(s *session, path string) (*Consul, error) {
+	certs, err := s.certs(o.TLS || o.ClientCerts)
+	if err != nil {
+		return nil, err
 	}
+	n, c := max(1, o.Servers), &Consul{Certs: certs}
 	if o.ACL {
 		c.Token = ConsulToken
 	}

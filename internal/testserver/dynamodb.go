@@ -19,14 +19,8 @@ func DynamoDB(t testing.TB) string {
 	if addrs := external(dynamodb); len(addrs) > 0 {
 		return addrs[0]
 	}
-	path := find(t, dynamodb, dynamodb)
-	s := theSession(t)
-	return share(t, dynamodb, func() (*Server, error) {
-		server, err := s.newDynamoDB(path, false)
-		if err != nil {
-			return nil, err
-		}
-		return server, launch(server)
+	return shareGroup(t, dynamodb, dynamodb, dynamodb, func(s *session, path string) (*Server, error) {
+		return s.newDynamoDB(path, false)
 	}).Addr()
 }
 
@@ -34,13 +28,9 @@ func DynamoDB(t testing.TB) string {
 // over a restart.
 func StartDynamoDB(t testing.TB) *Server {
 	t.Helper()
-	path := find(t, dynamodb, dynamodb)
-	server, err := theSession(t).newDynamoDB(path, true)
-	if err != nil {
-		t.Fatalf("testserver: %v", err)
-	}
-	own(t, server)
-	return server
+	return startGroup(t, dynamodb, dynamodb, func(s *session, path string) (*Server, error) {
+		return s.newDynamoDB(path, true)
+	})
 }
 
 // newDynamoDB prepares a server.

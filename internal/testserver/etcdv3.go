@@ -69,53 +69,33 @@ var etcdPrograms = map[string]struct {
 	etcdv2: {name: "etcd-v2", args: []string{"--enable-v2"}},
 }
 
-// prepareEtcd returns a function that prepares a server or a cluster with the
-// API of a backend, if its program is there.
-func prepareEtcd(t testing.TB, backend string, o EtcdOptions) func() (*Etcd, error) {
-	t.Helper()
-	program := etcdPrograms[backend]
-	path, s := find(t, backend, program.name), theSession(t)
-	o.Args = append(slices.Clone(program.args), o.Args...)
-	return func() (*Etcd, error) { return s.newEtcd(path, o) }
-}
-
 // startEtcd starts a server or a cluster for this test alone.
 func startEtcd(t testing.TB, backend string, o EtcdOptions) *Etcd {
 	t.Helper()
-	e, err := prepareEtcd(t, backend, o)()
-	if err != nil {
-		t.Fatalf("testserver: %v", err)
-	}
-	own(t, e.Members...)
-	return e
+	program := etcdPrograms[backend]
+	o.Args = slices.Concat(program.args, o.Args)
+	return startGroup(t, backend, program.name, o.prepare)
 }
 
 // shareEtcd returns the server of a kind that the package shares.
 func shareEtcd(t testing.TB, backend, kind string, o EtcdOptions) *Etcd {
 	t.Helper()
-	prepare := prepareEtcd(t, backend, o)
-	return share(t, backend+" "+kind, func() (*Etcd, error) {
-		e, err := prepare()
-		if err != nil {
-			return nil, err
-		}
-		return e, launch(e.Members...)
-	})
+	program := etcdPrograms[backend]
+	o.Args = slices.Concat(program.args, o.Args)
+	return shareGroup(t, backend+" "+kind, backend, program.name, o.prepare)
 }
 
-// newEtcd prepares a server or a cluster.
-func (s *session) newEtcd(path string, o EtcdOptions) (*Etcd, error) {
-	n := max(1, o.Members)
-	scheme := "http"
-	e := new(Etcd)
-	if o.TLS || o.ClientCerts {
-		dir, err := s.mkdir("certs")
-		if err != nil {
-			return nil, err
-		}
-		if e.Certs, err = NewCerts(dir); err != nil {
-			return nil, err
-		}
+// servers implements group.
+func (e *Etcd) servers() []*Server { return e.Members }
+
+// prepare prepares a server or a cluster.
+func (o EtcdOptions) prepare(s *session, path string) (*Etcd, error) {
+	certs, err := s.certs(o.TLS || o.ClientCerts)
+	if err != nil {
+		return nil, err
+	}
+	n, e, scheme := max(1, o.Members), &Etcd{Certs: certs}, "http"
+	if certs != nil {
 		scheme = "https"
 	}
 	ports, err := reserve(2 * n)

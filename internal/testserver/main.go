@@ -134,6 +134,36 @@ func share[T any](t testing.TB, key string, start func() (T, error)) T {
 	return sh.value.(T)
 }
 
+// group is one server, or several that belong together.
+type group interface{ servers() []*Server }
+
+// shareGroup returns the group that the package shares under the key, which is
+// started when it is asked for first. prepare makes it, not started, of the path of
+// the program that the backend needs.
+func shareGroup[T group](t testing.TB, key, backend, program string, prepare func(s *session, path string) (T, error)) T {
+	t.Helper()
+	path, s := find(t, backend, program), theSession(t)
+	return share(t, key, func() (T, error) {
+		g, err := prepare(s, path)
+		if err != nil {
+			return g, err
+		}
+		return g, launch(g.servers()...)
+	})
+}
+
+// startGroup starts a group for this test alone.
+func startGroup[T group](t testing.TB, backend, program string, prepare func(s *session, path string) (T, error)) T {
+	t.Helper()
+	path := find(t, backend, program)
+	g, err := prepare(theSession(t), path)
+	if err != nil {
+		t.Fatalf("testserver: %v", err)
+	}
+	own(t, g.servers()...)
+	return g
+}
+
 // theSession returns the session, which there must be.
 func theSession(t testing.TB) *session {
 	t.Helper()

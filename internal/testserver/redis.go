@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,8 +15,10 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-// redisName is the backend's name, and that of its program's package.
-const redisName = "redis"
+const (
+	redisName    = "redis" // the backend's name
+	redisProgram = "redis-server"
+)
 
 // RedisServers are one Redis server, or those of a Sentinel group or a cluster.
 type RedisServers struct {
@@ -60,39 +63,25 @@ func RedisMutualTLS(t testing.TB) *RedisServers {
 // StartRedis starts a server for this test alone.
 func StartRedis(t testing.TB, o RedisOptions) *RedisServers {
 	t.Helper()
-	r, err := theSession(t).newRedis(find(t, redisName, "redis-server"), o)
-	if err != nil {
-		t.Fatalf("testserver: %v", err)
-	}
-	own(t, r.Members...)
-	return r
+	return startGroup(t, redisName, redisProgram, o.prepare)
 }
 
-// shareRedis returns the server that the package shares under that key.
 func shareRedis(t testing.TB, key string, o RedisOptions) *RedisServers {
 	t.Helper()
-	path, s := find(t, redisName, "redis-server"), theSession(t)
-	return share(t, key, func() (*RedisServers, error) {
-		r, err := s.newRedis(path, o)
-		if err != nil {
-			return nil, err
-		}
-		return r, launch(r.Members...)
-	})
+	return shareGroup(t, key, redisName, redisProgram, o.prepare)
 }
 
-// newRedis prepares a single server.
-func (s *session) newRedis(path string, o RedisOptions) (*RedisServers, error) {
-	r := new(RedisServers)
-	args := o.Args
-	if o.TLS || o.ClientCerts {
-		dir, err := s.mkdir("certs")
-		if err != nil {
-			return nil, err
-		}
-		if r.Certs, err = NewCerts(dir); err != nil {
-			return nil, err
-		}
+// servers implements group.
+func (r *RedisServers) servers() []*Server { return slices.Concat(r.Members, r.Sentinels) }
+
+// prepare prepares a single server.
+func (o RedisOptions) prepare(s *session, path string) (*RedisServers, error) {
+	certs, err := s.certs(o.TLS || o.ClientCerts)
+	if err != nil {
+		return nil, err
+	}
+	r, args := &RedisServers{Certs: certs}, o.Args
+	if certs != nil {
 		clients := "no"
 		if o.ClientCerts {
 			clients = "yes"
@@ -161,17 +150,11 @@ func redisAnswers(ctx context.Context, addr string, cfg *tls.Config) error {
 // them, for this test alone. A primary that is dead for a second is replaced.
 func StartRedisSentinel(t testing.TB) *RedisServers {
 	t.Helper()
-	path, s := find(t, redisName, "redis-server"), theSession(t)
-	r, err := s.newSentinel(path)
-	if err != nil {
-		t.Fatalf("testserver: %v", err)
-	}
-	own(t, append(r.Members, r.Sentinels...)...)
-	return r
+	return startGroup(t, redisName, redisProgram, newSentinel)
 }
 
 // newSentinel prepares a Sentinel group.
-func (s *session) newSentinel(path string) (*RedisServers, error) {
+func newSentinel(s *session, path string) (*RedisServers, error) {
 	data := new(RedisServers)
 	if err := s.addRedis(data, path, []string{"--repl-diskless-sync-delay", "0"}, 1); err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ const redisSlots = 16384
 // RedisCluster returns the cluster of three primaries that the package shares.
 func RedisCluster(t testing.TB) *RedisServers {
 	t.Helper()
-	path, s := find(t, redisName, "redis-server"), theSession(t)
+	path, s := find(t, redisName, redisProgram), theSession(t)
 	return share(t, "redis cluster", func() (*RedisServers, error) {
 		r, err := s.newRedisCluster(path, 3)
 		if err != nil {
@@ -32,7 +32,7 @@ func RedisCluster(t testing.TB) *RedisServers {
 // StartRedisCluster starts a cluster of so many primaries for this test alone.
 func StartRedisCluster(t testing.TB, primaries int) *RedisServers {
 	t.Helper()
-	r, err := theSession(t).newRedisCluster(find(t, redisName, "redis-server"), primaries)
+	r, err := theSession(t).newRedisCluster(find(t, redisName, redisProgram), primaries)
 	if err != nil {
 		t.Fatalf("testserver: %v", err)
 	}

@@ -47,6 +47,9 @@ type Server struct {
 // Addr returns the first of Addrs.
 func (s *Server) Addr() string { return s.Addrs[0] }
 
+// servers implements group.
+func (s *Server) servers() []*Server { return []*Server{s} }
+
 // Log returns the path of the file with all output of the server so far.
 func (s *Server) Log() string { return filepath.Join(s.cmd.dir, "output.log") }
 

@@ -68,26 +68,16 @@ func ZooKeeperMutualTLS(t testing.TB) *ZooKeepers {
 func StartZooKeeper(t testing.TB, o ZooKeeperOptions) *ZooKeepers {
 	t.Helper()
 	o.brief = true
-	z, err := theSession(t).newZooKeeper(find(t, zookeeper, zookeeper), o)
-	if err != nil {
-		t.Fatalf("testserver: %v", err)
-	}
-	own(t, z.Members...)
-	return z
+	return startGroup(t, zookeeper, zookeeper, o.prepare)
 }
 
-// shareZooKeeper returns the server that the package shares under that key.
 func shareZooKeeper(t testing.TB, key string, o ZooKeeperOptions) *ZooKeepers {
 	t.Helper()
-	path, s := find(t, zookeeper, zookeeper), theSession(t)
-	return share(t, key, func() (*ZooKeepers, error) {
-		z, err := s.newZooKeeper(path, o)
-		if err != nil {
-			return nil, err
-		}
-		return z, launch(z.Members...)
-	})
+	return shareGroup(t, key, zookeeper, zookeeper, o.prepare)
 }
+
+// servers implements group.
+func (z *ZooKeepers) servers() []*Server { return z.Members }
 
 // Leader returns the index of the member that leads, which there is once it has
 // been elected.
@@ -127,21 +117,16 @@ func (z *ZooKeepers) figure(ctx context.Context, member int, name string) (int, 
 	return 0, fmt.Errorf("no %s in %q", name, answer)
 }
 
-// newZooKeeper prepares a server or an ensemble. Each member has four ports: for
+// prepare prepares a server or an ensemble. Each member has four ports: for
 // clients, for clients with TLS, and two for the others.
-func (s *session) newZooKeeper(path string, o ZooKeeperOptions) (*ZooKeepers, error) {
-	n := max(1, o.Members)
-	z := new(ZooKeepers)
-	settings := o.Settings
-	if o.TLS || o.ClientCerts {
-		dir, err := s.mkdir("certs")
-		if err != nil {
-			return nil, err
-		}
-		if z.Certs, err = NewCerts(dir); err != nil {
-			return nil, err
-		}
-		tls, err := zooKeeperTLS(dir, z.Certs, o.ClientCerts)
+func (o ZooKeeperOptions) prepare(s *session, path string) (*ZooKeepers, error) {
+	certs, err := s.certs(o.TLS || o.ClientCerts)
+	if err != nil {
+		return nil, err
+	}
+	n, z, settings := max(1, o.Members), &ZooKeepers{Certs: certs}, o.Settings
+	if certs != nil {
+		tls, err := zooKeeperTLS(certs, o.ClientCerts)
 		if err != nil {
 			return nil, err
 		}
@@ -211,7 +196,7 @@ func (s *session) addZooKeeper(z *ZooKeepers, path string, id int, ports []*loop
 }
 
 // zooKeeperTLS returns the settings for TLS with the certificates.
-func zooKeeperTLS(dir string, c *Certs, clientCerts bool) ([]string, error) {
+func zooKeeperTLS(c *Certs, clientCerts bool) ([]string, error) {
 	var both []byte
 	for _, part := range []string{c.ServerKey, c.ServerCert} { // the server wants key and certificate in one file
 		b, err := os.ReadFile(part)
@@ -220,7 +205,7 @@ func zooKeeperTLS(dir string, c *Certs, clientCerts bool) ([]string, error) {
 		}
 		both = append(both, b...)
 	}
-	store := filepath.Join(dir, "server.pem")
+	store := filepath.Join(filepath.Dir(c.CA), "server.pem")
 	if err := os.WriteFile(store, both, 0o600); err != nil {
 		return nil, err
 	}
