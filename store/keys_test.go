@@ -1,6 +1,7 @@
 package store
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -153,4 +154,5 @@ func TestRoundUp(t *testing.T) {
 		assert.Equal(t, want, RoundUp(ttl, time.Second))
 	}
 	assert.Equal(t, time.Millisecond, RoundUp(time.Nanosecond, time.Millisecond))
+	assert.Positive(t, RoundUp(math.MaxInt64, time.Second))
 }

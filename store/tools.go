@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -38,8 +39,8 @@ func Sleep(ctx context.Context, d time.Duration) error {
 // it was: a key must be there for at least its TTL.
 func RoundUp(ttl, unit time.Duration) time.Duration {
 	down := ttl.Truncate(unit)
-	if down < ttl {
-		down += unit
+	if down == ttl || down > math.MaxInt64-unit { // there is no more than this, which is 292 years
+		return down
 	}
-	return down
+	return down + unit
 }

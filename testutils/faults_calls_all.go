@@ -46,33 +46,38 @@ func (r *rig) target(s kvstore) target {
 // allCalls are all calls that go to the server.
 func (r *rig) allCalls(t target) []timedCall {
 	r.Helper()
+	opts := &valkeyrie.LockOptions{TTL: r.h.LockTTL}
+	all := serverCalls(t.s, r.key("d"), t.pair, r.locker(t.s, t.lock, opts), r.locker(t.s, t.lock, opts))
+	if t.held != nil {
+		all = append(all, timedCall{"Unlock", true, t.held.Unlock})
+	}
+	return all
+}
+
+// serverCalls are all calls that go to the server, but Unlock: on a directory, a
+// pair in it, and two Lockers.
+func serverCalls(s kvstore, dir string, p *pair, one, other valkeyrie.Locker) []timedCall {
 	writes := map[string]bool{"Put": true, "Delete": true, "DeleteTree": true, "AtomicPut": true, "AtomicDelete": true}
 	var all []timedCall
 	for _, c := range storeCalls() {
 		if c.op == "NewLock" {
 			continue // asks nobody
 		}
-		key := t.pair.Key
+		key := p.Key
 		if c.root || c.op == "DeleteTree" {
-			key = r.key("d")
+			key = dir
 		}
 		all = append(all, timedCall{c.String(), writes[c.op], func(ctx context.Context) error {
-			_, err := c.run(ctx, t.s, key, t.pair)
+			_, err := c.run(ctx, s, key, p)
 			if err == nil && c.op == "Events" {
 				err = ctx.Err() // its end is no error there
 			}
 			return err
 		}})
 	}
-	opts := &valkeyrie.LockOptions{TTL: r.h.LockTTL}
-	one, other := r.locker(t.s, t.lock, opts), r.locker(t.s, t.lock, opts)
-	all = append(all,
+	return append(all,
 		timedCall{"Lock", true, func(ctx context.Context) error { _, err := one.Lock(ctx); return err }},
 		timedCall{"TryLock", true, func(ctx context.Context) error { _, err := other.TryLock(ctx); return err }})
-	if t.held != nil {
-		all = append(all, timedCall{"Unlock", true, t.held.Unlock})
-	}
-	return all
 }
 
 // allFail makes all calls at once, each with a deadline of a second, and checks

@@ -15,6 +15,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
 )
 
 // within returns a context that ends the test's calls in time.
@@ -96,65 +97,6 @@ func token(t *testing.T, server *testserver.Consul, rules string) (secret, polic
 	return made.SecretID, policy
 }
 
-// refusedCalls are all calls that a server can refuse.
-func refusedCalls(ctx context.Context, s valkeyrie.Store, dir string) map[string]func() error {
-	key := dir + "/k"
-	lock := func(lock func(l valkeyrie.Locker) error) error {
-		l, err := s.NewLock(ctx, dir+"/lock", nil)
-		if err != nil {
-			return err
-		}
-		return lock(l)
-	}
-	events := func(tree bool) error {
-		key := key
-		if tree {
-			key = dir
-		}
-		var last error
-		for _, last = range s.Events(ctx, key, &valkeyrie.WatchOptions{Tree: tree}) {
-		}
-		return last
-	}
-	return map[string]func() error{
-		"Put":       func() error { return s.Put(ctx, key, []byte("v"), nil) },
-		"Put large": func() error { return s.Put(ctx, key, make([]byte, 100<<10), nil) },
-		"Put with TTL": func() error {
-			return s.Put(ctx, key, nil, &valkeyrie.WriteOptions{TTL: time.Minute})
-		},
-		"Put with KeepAlive": func() error {
-			return s.Put(ctx, key, nil, &valkeyrie.WriteOptions{TTL: time.Minute, KeepAlive: true})
-		},
-		"Get":        func() error { _, err := s.Get(ctx, key, nil); return err },
-		"Exists":     func() error { _, err := s.Exists(ctx, key, nil); return err },
-		"Delete":     func() error { return s.Delete(ctx, key) },
-		"List":       func() error { _, err := s.List(ctx, dir, nil); return err },
-		"DeleteTree": func() error { return s.DeleteTree(ctx, dir) },
-		"Walk": func() error {
-			var last error
-			for _, last = range s.Walk(ctx, dir, nil) {
-			}
-			return last
-		},
-		"AtomicPut to create": func() error { _, _, err := s.AtomicPut(ctx, key, nil, nil, nil); return err },
-		"AtomicPut": func() error {
-			_, _, err := s.AtomicPut(ctx, key, nil, &valkeyrie.KVPair{LastIndex: 5}, nil)
-			return err
-		},
-		"AtomicPut with TTL": func() error {
-			_, _, err := s.AtomicPut(ctx, key, nil, &valkeyrie.KVPair{LastIndex: 5}, &valkeyrie.WriteOptions{TTL: time.Minute})
-			return err
-		},
-		"AtomicDelete":   func() error { _, err := s.AtomicDelete(ctx, key, &valkeyrie.KVPair{LastIndex: 5}); return err },
-		"Watch":          func() error { _, err := s.Watch(ctx, key, nil); return err },
-		"WatchTree":      func() error { _, err := s.WatchTree(ctx, dir, nil); return err },
-		"Events":         func() error { return events(false) },
-		"Events of tree": func() error { return events(true) },
-		"TryLock":        func() error { return lock(func(l valkeyrie.Locker) error { _, err := l.TryLock(ctx); return err }) },
-		"Lock":           func() error { return lock(func(l valkeyrie.Locker) error { _, err := l.Lock(ctx); return err }) },
-	}
-}
-
 func TestATokenWithoutRightsIsUnauthorizedOnEveryCall(t *testing.T) {
 	server := testserver.ConsulACL(t)
 	owner := open(t, server.Endpoints, &valkeyrie.Config{Token: server.Token}, nil)
@@ -168,13 +110,9 @@ func TestATokenWithoutRightsIsUnauthorizedOnEveryCall(t *testing.T) {
 		"no such token":     {Token: "11111111-1111-4111-8111-111111111111"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
 			s := open(t, server.Endpoints, cfg, nil)
-			for _, dir := range []string{"acl-full", "acl-empty"} {
-				for call, run := range refusedCalls(ctx, s, dir) {
-					require.ErrorIs(t, run(), valkeyrie.ErrUnauthorized, "%s in %s", call, dir)
-				}
-			}
+			testutils.RequireUnauthorized(t, s, "acl-full")
+			testutils.RequireUnauthorized(t, s, "acl-empty")
 		})
 	}
 	p, err := owner.Get(within(t, time.Minute), "acl-full/k", nil)

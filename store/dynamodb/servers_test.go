@@ -17,6 +17,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
 )
 
 var tlsOfNobody = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -59,9 +60,7 @@ func TestCredentials(t *testing.T) {
 	nobody, err := New([]string{addr}, nil, &Options{AWS: &aws.Config{Credentials: aws.AnonymousCredentials{}}})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, nobody.Close()) }()
-	require.ErrorIs(t, nobody.Put(ctx, "k", nil, nil), valkeyrie.ErrUnauthorized)
-	_, err = nobody.Watch(ctx, "k", nil)
-	require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
+	testutils.RequireUnauthorized(t, nobody, "d")
 
 	t.Setenv("AWS_REGION", "eu-west-3")
 	t.Setenv("AWS_ACCESS_KEY_ID", "of the environment")

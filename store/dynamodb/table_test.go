@@ -15,6 +15,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
 )
 
 func TestTheTableIsCreatedOnceByMany(t *testing.T) {
@@ -149,7 +150,15 @@ func TestValuesAreLimitedWhateverTheKey(t *testing.T) {
 	require.NoError(t, prefixed.Delete(ctx, key[2:]))
 }
 
-func TestInvalidConfigurations(t *testing.T) {
+func TestNewDoesNotWaitForTheServer(t *testing.T) {
+	testutils.RequireUnreachable(t, func() valkeyrie.Store {
+		s := mustNew(t, "127.0.0.1:1", nil, nil)
+		t.Cleanup(func() { require.NoError(t, s.Close()) })
+		return s
+	})
+}
+
+func TestBadConfig(t *testing.T) {
 	for name, c := range map[string]struct {
 		endpoints []string
 		cfg       valkeyrie.Config

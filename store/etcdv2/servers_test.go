@@ -15,6 +15,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
 )
 
 // within returns a context that ends the test's calls in time.
@@ -127,22 +128,7 @@ func TestUsers(t *testing.T) {
 		"no right":       {Username: "ann", Password: "ann"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, 20*time.Second)
-			s := open(t, endpoints, cfg, nil)
-			_, err := s.Get(ctx, "k", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			require.ErrorIs(t, s.Put(ctx, "k", nil, nil), valkeyrie.ErrUnauthorized)
-			_, err = s.List(ctx, "", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			require.ErrorIs(t, s.DeleteTree(ctx, "d"), valkeyrie.ErrUnauthorized)
-			_, err = s.Watch(ctx, "k", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			_, err = s.WatchTree(ctx, "d", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			l, err := s.NewLock(ctx, "k", nil)
-			require.NoError(t, err)
-			_, err = l.Lock(ctx)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
+			testutils.RequireUnauthorized(t, open(t, endpoints, cfg, nil), "other")
 		})
 	}
 }
@@ -257,6 +243,10 @@ func TestAClusterGoesOnWithoutAnyOfItsMembers(t *testing.T) {
 			require.NoError(t, l.Unlock(ctx))
 		})
 	}
+}
+
+func TestNewDoesNotWaitForTheServer(t *testing.T) {
+	testutils.RequireUnreachable(t, func() valkeyrie.Store { return open(t, []string{"127.0.0.1:1"}, nil, nil) })
 }
 
 func TestBadConfig(t *testing.T) {

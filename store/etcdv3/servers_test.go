@@ -3,7 +3,6 @@ package etcdv3
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
 )
 
 // within returns a context that ends the test's calls in time.
@@ -134,25 +134,7 @@ func TestWrongCredentials(t *testing.T) {
 		"no right":       {Username: "ann", Password: "ann"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, 20*time.Second)
-			s := open(t, endpoints, cfg)
-			_, err := s.Get(ctx, "k", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			require.ErrorIs(t, s.Put(ctx, "k", nil, nil), valkeyrie.ErrUnauthorized)
-			_, _, err = s.AtomicPut(ctx, "k", nil, nil, &valkeyrie.WriteOptions{TTL: time.Minute})
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			_, err = s.Watch(ctx, "k", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			_, err = s.WatchTree(ctx, "d", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			var last error
-			for _, last = range s.Events(ctx, "k", nil) {
-			}
-			require.ErrorIs(t, last, valkeyrie.ErrUnauthorized)
-			l, err := s.NewLock(ctx, "k", nil)
-			require.NoError(t, err)
-			_, err = l.Lock(ctx)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
+			testutils.RequireUnauthorized(t, open(t, endpoints, cfg), "other")
 		})
 	}
 }
@@ -236,7 +218,7 @@ func TestAClusterGoesOnWithoutAnyOfItsMembers(t *testing.T) {
 	require.NoError(t, l.Unlock(ctx))
 }
 
-func TestBadEndpoints(t *testing.T) {
+func TestBadConfig(t *testing.T) {
 	for _, endpoints := range [][]string{{""}, {"/"}, {"127.0.0.1:2379", " "}} {
 		_, err := New(endpoints, nil, nil)
 		var bad *valkeyrie.InvalidConfigError
@@ -254,13 +236,7 @@ func TestNewDoesNotWaitForTheServer(t *testing.T) {
 		"with user":    {Username: "ann", Password: "ann", ConnectionTimeout: time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
-			began := time.Now()
-			s := open(t, []string{"127.0.0.1:1"}, cfg)
-			assert.Less(t, time.Since(began), time.Second)
-			ctx := within(t, 10*time.Second)
-			err := s.Put(ctx, "k", nil, nil)
-			require.Truef(t, errors.Is(err, valkeyrie.ErrNotReachable), "%v", err)
-			assert.NotErrorIs(t, err, valkeyrie.ErrAmbiguous, "nothing was sent")
+			testutils.RequireUnreachable(t, func() valkeyrie.Store { return open(t, []string{"127.0.0.1:1"}, cfg) })
 		})
 	}
 }

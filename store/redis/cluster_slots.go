@@ -104,13 +104,13 @@ func (c *cluster) askSlots(ctx context.Context) error {
 	err := ask.Refresh()
 	switch {
 	case err == nil && c.table.Load() == nil:
-		return errors.New("the cluster has no slots yet")
+		err = errors.New("the cluster has no slots yet")
 	case err == nil:
 		return nil
 	case last.refused != nil: // redisc keeps only the texts of errors
-		return fmt.Errorf("%w (%w)", err, last.refused)
+		err = fmt.Errorf("%w (%w)", err, last.refused)
 	}
-	return err
+	return &noReply{err: err} // nothing of a user's was sent
 }
 
 // asked is what came of the questions for the slots.

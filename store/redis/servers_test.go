@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
+	"github.com/kvtools/valkeyrie/testutils"
 )
 
 // within returns a context that ends the test's calls in time.
@@ -130,28 +130,7 @@ func TestWrongCredentials(t *testing.T) {
 		"no right":                 {Username: "weak", Password: "weak"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, 20*time.Second)
-			s := open(t, server.Endpoints, cfg, nil)
-			_, err := s.Get(ctx, "k", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			require.ErrorIs(t, s.Put(ctx, "k", nil, nil), valkeyrie.ErrUnauthorized)
-			_, _, err = s.AtomicPut(ctx, "k", nil, &valkeyrie.KVPair{LastIndex: 1}, nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			_, err = s.List(ctx, "d", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			require.ErrorIs(t, s.DeleteTree(ctx, "d"), valkeyrie.ErrUnauthorized)
-			_, err = s.Watch(ctx, "k", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			_, err = s.WatchTree(ctx, "d", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
-			var last error
-			for _, last = range s.Events(ctx, "k", nil) {
-			}
-			require.ErrorIs(t, last, valkeyrie.ErrUnauthorized)
-			l, err := s.NewLock(ctx, "k", nil)
-			require.NoError(t, err)
-			_, err = l.Lock(ctx)
-			require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
+			testutils.RequireUnauthorized(t, open(t, server.Endpoints, cfg, nil), "other")
 		})
 	}
 	s := open(t, server.Endpoints, &valkeyrie.Config{Password: "secret"}, nil)
@@ -206,7 +185,7 @@ func TestEachConnectionSelectsTheDatabase(t *testing.T) {
 	assert.Equal(t, 1, n)
 }
 
-func TestBadOptions(t *testing.T) {
+func TestBadConfig(t *testing.T) {
 	one := []string{"127.0.0.1:6379"}
 	for field, bad := range map[string]struct {
 		endpoints []string
@@ -240,15 +219,7 @@ func TestNewDoesNotWaitForTheServer(t *testing.T) {
 		"cluster":  {Cluster: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			began := time.Now()
-			s := open(t, []string{"127.0.0.1:1"}, nil, opts)
-			assert.Less(t, time.Since(began), time.Second)
-			ctx := within(t, 10*time.Second)
-			err := s.Put(ctx, "k", nil, nil)
-			require.Truef(t, errors.Is(err, valkeyrie.ErrNotReachable), "%v", err)
-			assert.NotErrorIs(t, err, valkeyrie.ErrAmbiguous, "nothing was sent")
-			_, err = s.Watch(ctx, "k", nil)
-			require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
+			testutils.RequireUnreachable(t, func() valkeyrie.Store { return open(t, []string{"127.0.0.1:1"}, nil, opts) })
 		})
 	}
 }
