@@ -23,7 +23,7 @@ var (
 	ErrKeyExists = errors.New("key exists already")
 
 	// ErrPreviousNotSpecified: AtomicDelete was called with a nil previous pair.
-	ErrPreviousNotSpecified = errors.New("previous pair not specified")
+	ErrPreviousNotSpecified = errors.New("previous pair not specified: give the pair that was read, or use Delete")
 
 	// ErrInvalidKey: the key breaks the rules for keys; nothing was sent.
 	ErrInvalidKey = errors.New("invalid key")
@@ -38,8 +38,8 @@ var (
 	// ErrCallNotSupported: the server cannot do this; see docs/compatibility.md.
 	ErrCallNotSupported = errors.New("call not supported by this backend")
 
-	// ErrLockHeld: TryLock found the lock held by somebody else.
-	ErrLockHeld = errors.New("lock is held by somebody else")
+	// ErrLockHeld: TryLock found the lock held, by whomever.
+	ErrLockHeld = errors.New("lock is held")
 
 	// ErrLockNotHeld: Unlock of a lock that is not held, or not any more.
 	ErrLockNotHeld = errors.New("lock is not held")
@@ -52,7 +52,8 @@ var (
 	ErrUnauthorized = errors.New("not authorized")
 
 	// ErrAmbiguous: the write may or may not have been applied, as the
-	// connection or the context ended after it was sent. Read before retrying.
+	// connection or the context ended after it was sent. Read what is there
+	// before you write again.
 	ErrAmbiguous = errors.New("outcome unknown: the write may or may not have been applied")
 
 	// ErrCorrupt: what is stored under the key cannot be read as a value of
@@ -73,7 +74,20 @@ type OpError struct {
 
 // Error returns the backend, the method, the key and the cause in one line.
 func (e *OpError) Error() string {
-	return e.Backend + ": " + e.Op + " " + strconv.Quote(e.Key) + ": " + e.Err.Error()
+	s := e.Backend + ": " + e.Op
+	if e.Key != "" || e.Op != "Close" { // which has no key
+		s += " " + quoted(e.Key)
+	}
+	return s + ": " + e.Err.Error()
+}
+
+// quoted quotes a key, of one that is too long to be one only the beginning.
+func quoted(key string) string {
+	const longest, shown = 1024, 64
+	if len(key) > longest {
+		return strconv.Quote(key[:shown]) + "…"
+	}
+	return strconv.Quote(key)
 }
 
 // Unwrap returns the cause.

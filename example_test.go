@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"strconv"
 	"time"
 
 	"github.com/kvtools/valkeyrie"
@@ -202,6 +203,59 @@ func ExampleStore_walk() {
 	// users/ben
 	// users/ben/keys/1
 	// usersettings is left: true
+}
+
+// A counter that several processes share: read, change, and write if nobody was
+// faster, otherwise again. Who finds no key creates it.
+func ExampleStore_atomicPut() {
+	ctx, kv := open()
+	defer kv.Close()
+	for range 3 {
+		must(increment(ctx, kv, "visitors"))
+	}
+	pair, err := kv.Get(ctx, "visitors", nil)
+	must(err)
+	fmt.Printf("%s visitors\n", pair.Value)
+
+	// Output: 3 visitors
+}
+
+func increment(ctx context.Context, kv valkeyrie.Store, key string) error {
+	for {
+		n := 0
+		previous, err := kv.Get(ctx, key, nil) // nil when there is no key
+		if err == nil {
+			n, err = strconv.Atoi(string(previous.Value))
+		} else if errors.Is(err, valkeyrie.ErrKeyNotFound) {
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		_, _, err = kv.AtomicPut(ctx, key, []byte(strconv.Itoa(n+1)), previous, nil)
+		switch {
+		case errors.Is(err, valkeyrie.ErrKeyModified), // somebody else wrote it,
+			errors.Is(err, valkeyrie.ErrKeyExists),   // created it,
+			errors.Is(err, valkeyrie.ErrKeyNotFound): // deleted it: again
+		default:
+			return err // with ErrAmbiguous nobody knows whether it counts: not again
+		}
+	}
+}
+
+// A key with a TTL expires unless it is renewed.
+func ExampleStore_put() {
+	ctx, kv := open()
+	defer kv.Close()
+	must(kv.Put(ctx, "sessions/1", []byte("ada"), &valkeyrie.WriteOptions{TTL: 50 * time.Millisecond}))
+	states, err := kv.Watch(ctx, "sessions/1", nil)
+	must(err)
+	fmt.Printf("%s\n", (<-states).Value)
+	fmt.Println("there:", (<-states).Value != nil)
+
+	// Output:
+	// ada
+	// there: false
 }
 
 // A key is taken away only by who has seen its latest state.

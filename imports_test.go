@@ -2,6 +2,7 @@ package valkeyrie_test
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"path"
 	"slices"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/kvtools/valkeyrie"
 )
 
 const module = "github.com/kvtools/valkeyrie"
@@ -76,6 +79,21 @@ var clients = map[string][]string{
 	"store/etcdv3":    {"go.etcd.io/etcd/client/v3", "google.golang.org/grpc"},
 	"store/redis":     {"github.com/gomodule/redigo", "github.com/mna/redisc"},
 	"store/zookeeper": {"github.com/go-zookeeper/"},
+}
+
+// TestTheErrorForAMissingImportKnowsEveryBackend, and so does the package documentation.
+func TestTheErrorForAMissingImportKnowsEveryBackend(t *testing.T) {
+	doc, err := os.ReadFile("valkeyrie.go")
+	require.NoError(t, err)
+	doc, _, _ = bytes.Cut(doc, []byte("\npackage "))
+	for name := range dependencies(t) {
+		if path.Dir(name) != "store" {
+			continue
+		}
+		unknown := &valkeyrie.UnknownBackendError{Name: path.Base(name)}
+		assert.Contains(t, unknown.Error(), `import _ "`+module+"/"+name+`"`)
+		assert.Contains(t, string(doc), `"`+path.Base(name)+`"`)
+	}
 }
 
 // TestABackendCompilesNoOtherClient: who imports one backend pays for its client.

@@ -49,8 +49,8 @@ type Store interface {
 	// returns the pair of this very write. A nil previous means that the key
 	// must not exist: of any number of concurrent callers one succeeds. Of
 	// previous only LastIndex counts. The bool is true exactly when err is nil.
-	// Errors: ErrKeyExists (nil previous), ErrKeyModified, ErrKeyNotFound,
-	// ErrValueTooLarge, ErrAmbiguous.
+	// Errors: ErrKeyExists (nil previous), ErrKeyModified and ErrKeyNotFound
+	// (somebody else was faster: read again), ErrValueTooLarge, ErrAmbiguous.
 	AtomicPut(ctx context.Context, key string, value []byte, previous *KVPair, opts *WriteOptions) (bool, *KVPair, error)
 
 	// AtomicDelete removes the key if it is as it was in previous. Of previous
@@ -63,8 +63,9 @@ type Store interface {
 	// key that does not exist, is deleted or has expired is a pair whose Value
 	// is nil; its LastIndex is the last revision seen, 0 if there was none.
 	// The channel is closed when the watch ends: ctx is done, the store is
-	// closed, or the server refuses for good. An error is returned only when
-	// the first state cannot be read.
+	// closed, or the server refuses for good, which Config.Logger is told (and
+	// Events yields as an error). An error is returned only when the first state
+	// cannot be read, within Config.ConnectionTimeout.
 	Watch(ctx context.Context, key string, opts *ReadOptions) (<-chan *KVPair, error)
 
 	// WatchTree sends all pairs below the directory, as List would, now and
@@ -84,8 +85,9 @@ type Store interface {
 
 	// Close ends all watches, holds and waits of this store and frees its
 	// resources. Locks that are held are released if the server answers within
-	// a second. The first call returns the client's error, if any; further
-	// calls do nothing and return nil.
+	// a second. Keys with a TTL stay until that is over, those with KeepAlive
+	// too: who wants them gone at once deletes them before. The first call
+	// returns the client's error, if any; further calls do nothing and return nil.
 	Close() error
 }
 
@@ -124,12 +126,14 @@ type Locker interface {
 	// Unlock ends the hold and makes the lock free for others. It returns
 	// ErrLockNotHeld when this Locker does not hold the lock (any more), and
 	// then releases nobody else. After any other error the hold has ended here,
-	// and the server ends it after the TTL at the latest.
+	// and the server ends it after the TTL at the latest. Give it a context that
+	// is not done yet: when ctx ends, Unlock returns ErrAmbiguous, and the
+	// release goes on in the background.
 	Unlock(ctx context.Context) error
 
-	// Token returns the fencing token of the hold, 0 when the lock is not held.
-	// It grows with every acquisition of the key, by anyone, across release,
-	// expiry and crash.
+	// Token returns the fencing token of the hold, 0 when the lock is not held
+	// (any more). It grows with every acquisition of the key, by anyone, across
+	// release, expiry and crash. Read it once, right after Lock.
 	Token() uint64
 }
 
@@ -148,7 +152,8 @@ type WriteOptions struct {
 
 	// KeepAlive renews the TTL in the background until the key is deleted or
 	// overwritten or the store is closed, so that the key lives as long as this
-	// process. It needs a TTL. A key that expired all the same, because the
+	// process: after Close or a crash it is there for the rest of its TTL. It
+	// needs a TTL. A key that expired all the same, because the
 	// server was away or the machine suspended for longer than the TTL, is not
 	// written again: who needs to know watches it.
 	KeepAlive bool

@@ -13,7 +13,12 @@
 //
 //	kv, err := valkeyrie.NewStore("boltdb", []string{"/var/lib/app/meta.db"}, nil)
 //
-// Importing a backend compiles that backend's client and no other.
+// Importing a backend compiles that backend's client and no other. The names are
+// those of the packages below store: "memory" and "boltdb" live in the process,
+// "etcdv3", "etcdv2", "consul", "zookeeper", "redis" and "dynamodb" talk to a
+// server. Each package's documentation says what its endpoints, credentials and
+// options are; code that is written for one backend can call that package's New,
+// which takes the same arguments and the options by their type.
 //
 // # The contract
 //
@@ -108,6 +113,13 @@
 // the connection and says nothing; the context's error is then in the chain.
 // After Close every call returns [ErrClosed], those that were waiting included.
 //
+// Give calls a context with a deadline. Without one, a call to a server that is
+// away or silent ends with [ErrNotReachable] when the backend gives its
+// connection up, which takes it some seconds; docs/compatibility.md says how
+// many. Only a Lock that waits goes on waiting. The context of Watch, WatchTree
+// and Events is that of the whole watch: cancel it to end the watch, also when
+// nobody reads its channel any more.
+//
 // No call changes global state of the process (http.DefaultClient, log output,
 // the environment), no server setting is changed but those that a backend's
 // options name, and no goroutine outlives Close.
@@ -134,21 +146,24 @@ type Config struct {
 	// Default 10 s. Negative values are refused.
 	ConnectionTimeout time.Duration
 
-	// Username and Password authenticate where the server has users.
+	// Username and Password authenticate where the server has users. A backend
+	// ignores those of Username, Password, Token and TLS that it has no use for;
+	// docs/compatibility.md lists them.
 	Username, Password string
 
-	// Token authenticates where the server has tokens (Consul).
+	// Token authenticates where the server has tokens (Consul, DynamoDB).
 	Token string
 
 	// Prefix is put in front of every key on its way to the server and taken
 	// off again on the way back: with "app", the key "a/b" is stored as
-	// "app/a/b". A leading slash is kept where the server tells "/a" from "a",
-	// so that Prefix "/" opens the keys that other tools wrote with a leading
-	// slash. Prefix follows the rules for keys. Default: none.
+	// "app/a/b". A leading slash is kept where the server tells "/a" from "a"
+	// (etcd v3, Redis), so that Prefix "/" opens the keys that other tools wrote
+	// with a leading slash. Prefix follows the rules for keys. Default: none.
 	Prefix string
 
 	// Logger receives what the library does on its own: reconnects, failed
-	// renewals, fallbacks. Default: discards.
+	// renewals, fallbacks. Set it: what goes wrong between two calls is told
+	// here and nowhere else. Default: discards.
 	Logger *slog.Logger
 
 	// Backend holds the backend's own options, for example *redis.Options; each

@@ -3,6 +3,8 @@ package valkeyrie
 import (
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"sync"
 	"testing"
 
@@ -96,6 +98,12 @@ func TestErrorsNameAndUnwrap(t *testing.T) {
 	assert.ErrorIs(t, err, ErrAmbiguous)
 	assert.ErrorIs(t, err, client)
 	assert.Contains(t, err.Error(), `redis: Put "a/b": `)
+
+	long := &OpError{Op: "Put", Backend: "redis", Key: strings.Repeat("k", 1<<20), Err: ErrInvalidKey}
+	assert.Equal(t, `redis: Put "`+strings.Repeat("k", 64)+`"…: invalid key`, long.Error(), "the reason can be seen")
+	root := &OpError{Op: "List", Backend: "redis", Err: ErrClosed}
+	assert.Equal(t, `redis: List "": store is closed`, root.Error())
+	assert.Equal(t, `redis: Close: EOF`, (&OpError{Op: "Close", Backend: "redis", Err: io.EOF}).Error())
 
 	err = &InvalidConfigError{Backend: "boltdb", Field: "endpoints", Reason: "must be one path", Err: client}
 	assert.ErrorIs(t, err, client)

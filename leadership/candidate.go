@@ -59,8 +59,11 @@ func NewCandidate(kv valkeyrie.Store, key, name string, opts *CandidateOptions) 
 	if opts == nil {
 		opts = new(CandidateOptions)
 	}
-	if name == "" {
-		return nil, fmt.Errorf("leadership: %w: a candidate needs a name, for followers to tell it from none", valkeyrie.ErrInvalidOption)
+	switch {
+	case name == "":
+		return nil, fmt.Errorf("leadership: %w: the candidate's name is empty; followers take that for nobody", valkeyrie.ErrInvalidOption)
+	case opts.TTL < 0:
+		return nil, fmt.Errorf("leadership: %w: CandidateOptions.TTL is %v; give a positive time, or 0 for the default", valkeyrie.ErrInvalidOption, opts.TTL)
 	}
 	lock, err := kv.NewLock(context.Background(), key, &valkeyrie.LockOptions{Value: []byte(name), TTL: opts.TTL})
 	if err != nil {

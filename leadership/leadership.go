@@ -54,7 +54,7 @@ import (
 // before that of Run.
 var (
 	// ErrLost: the leadership was lost, or can no longer be proven.
-	ErrLost = errors.New("leadership: lost")
+	ErrLost = errors.New("leadership: the term was lost, or can no longer be proven")
 
 	// ErrResigned: Candidate.Resign was called.
 	ErrResigned = errors.New("leadership: resigned")

@@ -6,7 +6,8 @@
 // errors, keeps the closed state, bounds every call by its context, makes Watch,
 // WatchTree and Events of one stream of states and changes, renews holds and
 // tells in time when they are lost, renews and expires TTLs where the server
-// does not. docs/backends.md shows how to write a backend.
+// does not. docs/backends.md shows how to write a backend, and examples/backend
+// is a small one. Users of a store need nothing of this package.
 package store
 
 import (

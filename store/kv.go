@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -54,14 +55,14 @@ func (s *front) write(ctx context.Context, w Write, opts *valkeyrie.WriteOptions
 	if opts != nil {
 		switch {
 		case opts.TTL < 0:
-			return Written{}, badOption("WriteOptions.TTL is " + opts.TTL.String())
+			return Written{}, badOption(fmt.Sprintf("WriteOptions.TTL is %v; give a positive time, or 0 for a key that stays", opts.TTL))
 		case opts.KeepAlive && opts.TTL == 0:
-			return Written{}, badOption("WriteOptions.KeepAlive needs a TTL")
+			return Written{}, badOption("WriteOptions.KeepAlive needs a TTL, which it renews; set WriteOptions.TTL")
 		}
 		w.TTL, w.KeepAlive = opts.TTL, opts.KeepAlive
 	}
-	if s.info.MaxValue > 0 && len(w.Value) > s.info.MaxValue {
-		return Written{}, valkeyrie.ErrValueTooLarge
+	if err := s.info.checkSize(w.Value); err != nil {
+		return Written{}, err
 	}
 	begun := s.ttl.begin()
 	written, err := s.d.Write(ctx, w)
@@ -69,6 +70,14 @@ func (s *front) write(ctx context.Context, w Write, opts *valkeyrie.WriteOptions
 		s.ttl.wrote(w, written, begun)
 	}
 	return written, err
+}
+
+// checkSize refuses values that the server does not take.
+func (i Info) checkSize(value []byte) error {
+	if i.MaxValue > 0 && len(value) > i.MaxValue {
+		return fmt.Errorf("%w: %d bytes, the limit is %d", valkeyrie.ErrValueTooLarge, len(value), i.MaxValue)
+	}
+	return nil
 }
 
 // badOption makes an error of a bad option.

@@ -19,9 +19,9 @@ func (s *front) NewLock(ctx context.Context, key string, opts *valkeyrie.LockOpt
 	switch {
 	case err != nil:
 	case o.TTL < 0:
-		err = badOption("LockOptions.TTL is " + o.TTL.String())
-	case s.info.MaxValue > 0 && len(o.Value) > s.info.MaxValue:
-		err = valkeyrie.ErrValueTooLarge
+		err = badOption(fmt.Sprintf("LockOptions.TTL is %v; give a positive time, or 0 for the default", o.TTL))
+	default:
+		err = s.info.checkSize(o.Value)
 	}
 	if err != nil {
 		return nil, s.fail(ctx, "NewLock", key, err)
@@ -92,7 +92,7 @@ func (l *locker) takeTurn(ctx context.Context, wait bool) error {
 	default:
 	}
 	if !wait {
-		return valkeyrie.ErrLockHeld
+		return fmt.Errorf("%w: by this Locker itself, or it is just taking it", valkeyrie.ErrLockHeld)
 	}
 	select {
 	case l.turn <- struct{}{}:

@@ -70,6 +70,9 @@ func (w *watcher) run() {
 		}
 		if final(err) || (!w.patient && !w.synced()) {
 			w.err = err
+			if w.synced() { // the channel of Watch and WatchTree has no place for the error
+				w.s.log.Warn("watch ended for good", "key", w.request.Key, "tree", w.request.Tree, "error", err)
+			}
 			return
 		}
 		if time.Since(began) > 2*longestPause {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -128,6 +130,7 @@ func TestALongSnapshotIsNotTakenForSilence(t *testing.T) {
 
 func TestARefusalEndsAWatchForGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
 		runs := 0
 		s := open(t, &scripted{watch: func(_ context.Context, _ WatchRequest, sink Sink) error {
 			if runs++; runs > 2 {
@@ -136,13 +139,14 @@ func TestARefusalEndsAWatchForGood(t *testing.T) {
 			snapshot(sink)
 			time.Sleep(time.Second)
 			return errBroken
-		}}, nil)
+		}}, &valkeyrie.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		states, err := s.Watch(t.Context(), "a", nil)
 		require.NoError(t, err)
 		time.Sleep(time.Minute) // nobody reads
 		synctest.Wait()
 		assert.Equal(t, 3, runs)
 		assert.True(t, isClosed(states))
+		assert.Contains(t, log.String(), `msg="watch ended for good" backend=scripted key=a tree=false error="not authorized"`)
 
 		runs = 0
 		var last error

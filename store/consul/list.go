@@ -101,6 +101,8 @@ func (d *driver) list(ctx context.Context, l listing, yield func(*api.KVPair) bo
 	index, _ := strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64)
 	index = max(index, 1)
 	switch {
+	case resp.StatusCode == http.StatusNotFound && resp.Header.Get("X-Consul-Index") == "":
+		return 0, foreign(resp.Status)
 	case resp.StatusCode == http.StatusNotFound:
 		_, _ = io.Copy(io.Discard, resp.Body)
 		if l.one {

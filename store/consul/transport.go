@@ -206,9 +206,15 @@ func (t *transport) prove(at int32, ctx context.Context) error {
 	case !errors.As(err, &status):
 		return err
 	case status.Code == http.StatusBadRequest: // which no agent answers to this
-		return fmt.Errorf("not Consul's HTTP API: %s", status.Body)
+		return foreign(status.Body)
 	}
 	return nil
+}
+
+// foreign is what an endpoint gets that answers as no agent does: it must not
+// pass for one that has no such key.
+func foreign(answer string) error {
+	return fmt.Errorf("the endpoint does not speak Consul's HTTP API (it answered %q): check host, port and path", answer)
 }
 
 // blames tells whether an error is the endpoint's, and not its caller's.

@@ -61,6 +61,19 @@ func TestAReverseProxyWithAPath(t *testing.T) {
 	assert.Equal(t, "/behind/v1/kv/a%252Fb%20c/%C3%A4", <-seen)
 }
 
+// Not even as an empty directory.
+func TestAServerThatIsNotConsulHasNoKeys(t *testing.T) {
+	s := open(t, agent(t, http.NotFound), nil, nil)
+	ctx := within(t, 10*time.Second)
+	_, err := s.Get(ctx, "k", nil)
+	require.ErrorContains(t, err, "check host, port and path")
+	require.NotErrorIs(t, err, valkeyrie.ErrKeyNotFound)
+	_, err = s.List(ctx, "d", nil)
+	require.ErrorContains(t, err, "check host, port and path")
+	require.NotErrorIs(t, err, valkeyrie.ErrKeyNotFound)
+	require.ErrorContains(t, s.Put(ctx, "k", nil, nil), "check host, port and path")
+}
+
 func TestNewDoesNotWaitForTheServer(t *testing.T) {
 	testutils.RequireUnreachable(t, func() valkeyrie.Store { return open(t, []string{"127.0.0.1:1"}, nil, nil) })
 }

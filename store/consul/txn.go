@@ -67,7 +67,7 @@ func (d *driver) transact(ctx context.Context, write bool, mode string, ops []op
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotFound { // a reverse proxy's
-		return nil, fmt.Errorf("not Consul's HTTP API: %s", resp.Status)
+		return nil, foreign(resp.Status)
 	}
 	var answer struct {
 		Results results

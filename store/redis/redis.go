@@ -1,4 +1,4 @@
-// Package redis is the backend for Redis 3.2 and later, standalone, with Sentinel
+// Package redis is the backend for Redis 3.2.6 and later, standalone, with Sentinel
 // or as a Cluster, and for servers that speak its protocol.
 //
 //	import _ "github.com/kvtools/valkeyrie/store/redis"

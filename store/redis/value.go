@@ -109,5 +109,5 @@ func foreignRevision(stored []byte) uint64 {
 
 // corrupt makes the error for a key that cannot be read as a value.
 func corrupt(key, why string) error {
-	return fmt.Errorf("%w: %q: %s", valkeyrie.ErrCorrupt, key, why)
+	return fmt.Errorf("key %q: %w: %s", key, valkeyrie.ErrCorrupt, why)
 }

@@ -8,8 +8,8 @@
 // is, so that zkCli.sh reads and writes what this library does. A node whose
 // data is null, which the server keeps apart from empty data, is a directory
 // and not a key: parents are made so when a key needs them and removed when they
-// are empty again. Names that ZooKeeper refuses are written in another way, see
-// pathOf. Revisions are the node's mzxid.
+// are empty again. Names that ZooKeeper refuses are written in another way, which
+// docs/compatibility.md describes. Revisions are the node's mzxid.
 //
 // Several endpoints are members of one ensemble; a session moves to another when
 // its own is gone. With Config.TLS every connection is a TLS one. With
