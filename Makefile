@@ -23,7 +23,7 @@ soak: ## Run the fault tests of every backend, with many histories
 fuzz: ## Run every fuzz target, each for VALKEYRIE_FUZZ_TIME (30s)
 	@grep -roE --include='*_test.go' '^func Fuzz\w+' . | sed -E 's|^(.*)/[^/]*:func (.*)|\1 \2|' | sort | while read -r pkg name; do \
 		echo "== $$pkg $$name"; \
-		$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime="$${VALKEYRIE_FUZZ_TIME:-30s}" "$$pkg"; \
+		$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime="$${VALKEYRIE_FUZZ_TIME:-30s}" -fuzzminimizetime=1s "$$pkg"; \
 	done
 
 .PHONY: quick
