@@ -26,6 +26,10 @@ fuzz: ## Run every fuzz target, each for VALKEYRIE_FUZZ_TIME (30s)
 		$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime="$${VALKEYRIE_FUZZ_TIME:-30s}" -fuzzminimizetime=1s "$$pkg"; \
 	done
 
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what is compiled; needs the network
+	$(GO) tool -modfile=script/tools/govulncheck/go.mod govulncheck ./...
+
 .PHONY: quick
 quick: ## Run the tests that need no server; skips the others
 	$(GO) test -short ./...
