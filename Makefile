@@ -19,6 +19,17 @@ soak: ## Run the fault tests of every backend, with many histories
 	VALKEYRIE_TEST_REQUIRE=all VALKEYRIE_SOAK_RUNS=$${VALKEYRIE_SOAK_RUNS:-20} CGO_ENABLED=1 \
 		$(GO) test -race -v -count=1 -p 1 -parallel 8 -timeout 60m -run='^TestFaults$$' ./store/...
 
+.PHONY: fuzz
+fuzz: ## Run every fuzz target, each for VALKEYRIE_FUZZ_TIME (30s)
+	@grep -roE --include='*_test.go' '^func Fuzz\w+' . | sed -E 's|^(.*)/[^/]*:func (.*)|\1 \2|' | sort | while read -r pkg name; do \
+		echo "== $$pkg $$name"; \
+		$(GO) test -run='^$$' -fuzz="^$$name\$$" -fuzztime="$${VALKEYRIE_FUZZ_TIME:-30s}" -fuzzminimizetime=1s "$$pkg"; \
+	done
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities in what is compiled; needs the network
+	$(GO) tool -modfile=script/tools/govulncheck/go.mod govulncheck ./...
+
 .PHONY: quick
 quick: ## Run the tests that need no server; skips the others
 	$(GO) test -short ./...

@@ -100,6 +100,51 @@ func TestPrefix(t *testing.T) {
 	}
 }
 
+// FuzzPrefix: a key goes to the wire and comes back as it was, and nothing else
+// that is on the wire comes back as it.
+func FuzzPrefix(f *testing.F) {
+	for _, prefix := range []string{"", "/", "app", "/app/", "//a//b//", "a/../b", "\xff", "app/.valkeyrie"} {
+		f.Add(prefix, "a/b", "app/a/b", true)
+		f.Add(prefix, "/app/", "/app/.valkeyrie/lock", false)
+		f.Add(prefix, "", "appa", true)
+	}
+	f.Fuzz(func(t *testing.T, prefix, key, wire string, slash bool) {
+		c, err := Settings("x", &valkeyrie.Config{Prefix: prefix})
+		var bad *valkeyrie.InvalidConfigError
+		if err != nil {
+			require.ErrorAs(t, err, &bad)
+			require.Equal(t, "Config.Prefix", bad.Field)
+			require.ErrorIs(t, err, valkeyrie.ErrInvalidKey)
+			return
+		}
+		s := &front{prefix: wirePrefix(c.Prefix, slash)}
+		require.True(t, s.prefix == "" || strings.HasSuffix(s.prefix, "/"))
+		require.True(t, slash || !strings.HasPrefix(s.prefix, "/"), "the server does not tell it from one without a slash")
+		require.Equal(t, s.prefix, wirePrefix(s.prefix, slash), "the prefix of the wire means itself")
+
+		if back, ours := s.userKey(wire); ours {
+			there, normal, err := s.wireKey(back)
+			require.NoError(t, err, "what lists show can be named")
+			require.Equal(t, wire, there, "no two keys of the wire are the same key")
+			require.Equal(t, back, normal)
+		}
+		there, normal, err := s.wireKey(key)
+		if err != nil {
+			require.ErrorIs(t, err, valkeyrie.ErrInvalidKey)
+			return
+		}
+		back, ours := s.userKey(there)
+		require.True(t, ours)
+		require.Equal(t, normal, back)
+		dir, _, err := s.wireDir(key)
+		require.NoError(t, err)
+		require.Equal(t, there+"/", dir, "a directory is what begins with its key and a slash")
+		root, _, err := s.wireDir("")
+		require.NoError(t, err)
+		require.True(t, strings.HasPrefix(there, root), "all is below the root")
+	})
+}
+
 func TestSettings(t *testing.T) {
 	c, err := Settings("x", nil)
 	require.NoError(t, err)

@@ -32,10 +32,14 @@ type sharedEntry[K, V any] struct {
 func (s *Shared[K, V]) Acquire(ctx context.Context, key K, open func() (V, error), close func(V) error) (value V, release func() error, err error) {
 	e := s.enter(key)
 	select {
-	case <-e.turn:
-	case <-ctx.Done():
-		s.leave(e)
-		return value, nil, ctx.Err()
+	case <-e.turn: // nobody to wait for, however little time there is
+	default:
+		select {
+		case <-e.turn:
+		case <-ctx.Done():
+			s.leave(e)
+			return value, nil, ctx.Err()
+		}
 	}
 	if e.holders == 0 {
 		e.value, err = open()

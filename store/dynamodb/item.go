@@ -1,7 +1,6 @@
 package dynamodb
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -128,7 +127,7 @@ func decode(a attributes) (*item, error) {
 	default:
 		return i, nil
 	}
-	return nil, fmt.Errorf("key %q: %w: attribute %q is missing or not as this library writes it", i.key, valkeyrie.ErrCorrupt, d.bad)
+	return nil, &corruptItem{key: i.key, token: i.token, attribute: d.bad}
 }
 
 // decoder reads attributes and notes one that is not as it should be.

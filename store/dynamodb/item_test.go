@@ -70,9 +70,13 @@ func FuzzDecode(f *testing.F) {
 		i, err := decode(a)
 		if err != nil {
 			require.ErrorIs(t, err, valkeyrie.ErrCorrupt)
+			if name != attrKey {
+				require.ErrorContains(t, err, `"k"`)
+			}
 			require.Nil(t, i)
 			return
 		}
+		require.Equal(t, name != attrPartition && name != attrKey || s == "k" && kind%5 == 0, inPlace(a))
 		require.NotZero(t, i.revision)
 		require.NotNil(t, i.value)
 		i.owner = "o" // what is no hold has no lease to write

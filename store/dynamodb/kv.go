@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -17,7 +18,7 @@ import (
 )
 
 // keysOnly leaves the values out of what is read.
-var keysOnly = aws.String(strings.Join([]string{attrKey, attrRevision, attrExpires, attrToken, attrOwner, attrLease}, ", "))
+var keysOnly = aws.String(strings.Join([]string{attrPartition, attrKey, attrRevision, attrExpires, attrToken, attrOwner, attrLease}, ", "))
 
 func projection(withoutValues bool) *string {
 	if withoutValues {
@@ -125,29 +126,38 @@ func at(revision uint64) condition {
 }
 
 // Write implements store.Driver: one request, or a second one when the key was a
-// lock before, whose token has to be carried on.
+// lock before, whose token has to be carried on, or when what is there cannot be
+// read and is to be overwritten.
 func (d *driver) Write(ctx context.Context, w store.Write) (store.Written, error) {
 	if err := d.enter(ctx, w.Key); err != nil {
 		return store.Written{}, err
 	}
 	i := item{key: w.Key, value: w.Value, revision: newRevision()}
 	var sent time.Time
+	var corrupt *corruptItem
 	for {
-		found, err := d.put(ctx, i.token, func() (item, condition) {
+		found, err := d.put(ctx, func() (item, condition) {
 			sent = time.Now()
 			if w.TTL > 0 {
 				i.expires = expiry(sent, w.TTL) + ttlSlack.Milliseconds()
 			}
+			c := condition{}
 			switch {
 			case w.Create:
-				return i, condition{isAbsent, attributes{":now": number(sent.UnixMilli())}}
+				c = condition{isAbsent, attributes{":now": number(sent.UnixMilli())}}
 			case w.IfRevision != 0:
-				return i, at(w.IfRevision)
+				c = at(w.IfRevision)
+			case corrupt != nil:
+				return i, c // whatever its token is
 			}
-			return i, condition{}
+			return i, c.withToken(i.token)
 		})
 		if err == nil {
 			break
+		}
+		if errors.As(err, &corrupt) && !w.Create && w.IfRevision == 0 {
+			i.token = corrupt.token
+			continue
 		}
 		if conditionFailed(err) == nil {
 			return store.Written{}, err
@@ -188,19 +198,21 @@ func refused(found *item, create bool, revision uint64) error {
 	return nil
 }
 
-// put writes an item if a condition holds and the item there carries that token.
-// build is called for each attempt, as TTLs begin with it. When the condition
-// does not hold, put returns what is there.
-func (d *driver) put(ctx context.Context, token uint64, build func() (item, condition)) (*item, error) {
+// put writes an item if a condition holds. build is called for each attempt, as
+// TTLs begin with it. When the condition does not hold, put returns what is there.
+func (d *driver) put(ctx context.Context, build func() (item, condition)) (*item, error) {
 	var key string
 	_, err := write(ctx, d, func(ctx context.Context) (*dynamodb.PutItemOutput, error) {
 		i, c := build()
-		key, c = i.key, c.withToken(token)
-		return d.db.PutItem(ctx, &dynamodb.PutItemInput{
-			TableName: d.table, Item: i.encode(),
-			ConditionExpression: &c.expression, ExpressionAttributeValues: c.values,
+		key = i.key
+		in := &dynamodb.PutItemInput{
+			TableName: d.table, Item: i.encode(), ExpressionAttributeValues: c.values,
 			ReturnValuesOnConditionCheckFailure: types.ReturnValuesOnConditionCheckFailureAllOld,
-		})
+		}
+		if c.expression != "" {
+			in.ConditionExpression = &c.expression
+		}
+		return d.db.PutItem(ctx, in)
 	})
 	return d.failed(ctx, key, err)
 }
@@ -235,6 +247,9 @@ func (d *driver) Delete(ctx context.Context, key string, revision uint64) error 
 	token := uint64(0)
 	for {
 		found, err := d.remove(ctx, key, revision, token)
+		if corrupt := (*corruptItem)(nil); revision == 0 && errors.As(err, &corrupt) {
+			return d.clear(ctx, corrupt)
+		}
 		if conditionFailed(err) == nil {
 			return err
 		}
@@ -251,7 +266,7 @@ func (d *driver) Delete(ctx context.Context, key string, revision uint64) error 
 // remove makes one attempt at a deletion.
 func (d *driver) remove(ctx context.Context, key string, revision, token uint64) (*item, error) {
 	if token != 0 {
-		return d.put(ctx, token, func() (item, condition) { return tombstone(key, token), at(revision) })
+		return d.put(ctx, func() (item, condition) { return tombstone(key, token), at(revision).withToken(token) })
 	}
 	_, err := write(ctx, d, func(ctx context.Context) (*dynamodb.DeleteItemOutput, error) {
 		c := at(revision).withToken(0)

@@ -51,13 +51,13 @@ func (i *item) free(owner string) bool {
 func (d *driver) take(ctx context.Context, r store.LockRequest, found *item) (store.Hold, error) {
 	h := &hold{d: d, key: r.Key, ttl: r.TTL, revision: newRevision()}
 	token := found.lastToken()
-	_, err := d.put(ctx, token, func() (item, condition) {
+	_, err := d.put(ctx, func() (item, condition) {
 		h.sent = time.Now()
 		h.token = max(token+1, uint64(h.sent.UnixMicro()))
 		return item{
 			key: r.Key, value: r.Value, revision: h.revision, expires: expiry(h.sent, r.TTL),
 			token: h.token, owner: r.Owner, lease: r.TTL,
-		}, found.unchanged()
+		}, found.unchanged().withToken(token)
 	})
 	if conditionFailed(err) != nil {
 		return nil, valkeyrie.ErrLockHeld // somebody was quicker
@@ -190,8 +190,9 @@ func (h *hold) Renew(ctx context.Context) error {
 
 // Release implements store.Hold.
 func (h *hold) Release(ctx context.Context) error {
-	_, err := h.d.put(ctx, h.token, func() (item, condition) {
-		return tombstone(h.key, h.token), condition{attrRevision + " = :revision", attributes{":revision": number(h.revision)}}
+	_, err := h.d.put(ctx, func() (item, condition) {
+		own := condition{attrRevision + " = :revision", attributes{":revision": number(h.revision)}}
+		return tombstone(h.key, h.token), own.withToken(h.token)
 	})
 	if conditionFailed(err) != nil {
 		return store.Wrap(valkeyrie.ErrLockNotHeld, err)

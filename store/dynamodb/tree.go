@@ -39,7 +39,8 @@ func (d *driver) Walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 	}
 }
 
-// items yields all items whose key begins with dir, those that have expired too.
+// items yields all items whose key begins with dir, those that have expired too,
+// and a *corruptItem for each that cannot be read.
 func (d *driver) items(ctx context.Context, dir string, opts valkeyrie.ReadOptions) iter.Seq2[*item, error] {
 	return func(yield func(*item, error) bool) {
 		for page, err := range d.pages(ctx, dir, opts) {
@@ -48,11 +49,11 @@ func (d *driver) items(ctx context.Context, dir string, opts valkeyrie.ReadOptio
 				return
 			}
 			for _, a := range page {
-				i, err := decode(a)
-				if err == nil && !strings.HasPrefix(i.key, dir) {
-					continue // the end of the range, which belongs to it
+				key := decoder{attributes: a}
+				if !inPlace(a) || !strings.HasPrefix(key.text(attrKey, true), dir) {
+					continue // or the end of the range, which belongs to it
 				}
-				if !yield(i, err) || err != nil {
+				if !yield(decode(a)) {
 					return
 				}
 			}
@@ -179,6 +180,11 @@ func (d *driver) DeleteTree(ctx context.Context, dir string) error {
 		deleting.Go(func() error { return d.deleteBatch(ctx, requests) })
 	}
 	for i, err := range d.items(ctx, dir, valkeyrie.ReadOptions{KeysOnly: true}) {
+		if corrupt := (*corruptItem)(nil); errors.As(err, &corrupt) {
+			found = true
+			deleting.Go(func() error { return d.clear(ctx, corrupt) })
+			continue
+		}
 		if err != nil {
 			failed = err
 			break

@@ -93,16 +93,22 @@ func (c content) encode() string {
 	}
 	revision := ""
 	if c.revision != 0 {
-		revision = fmt.Sprintf("%016x", c.revision)
+		revision = hexadecimal(c.revision)
 	}
 	if text {
 		return head + revision + ":" + c.owner + ":t:" + string(c.value)
 	}
-	return head + revision + ":" + c.owner + ":b:" + base64.RawURLEncoding.EncodeToString(c.value)
+	return head + revision + ":" + c.owner + ":b:" + binary.EncodeToString(c.value)
 }
 
-// decode returns what is in a stored value. What only looks like an encoded one
-// is a value of another tool.
+// binary is how values that are no text are written: of one value in one form.
+var binary = base64.RawURLEncoding.Strict()
+
+// hexadecimal is a revision as it is written.
+func hexadecimal(revision uint64) string { return fmt.Sprintf("%016x", revision) }
+
+// decode returns what is in a stored value. What only looks like an encoded one,
+// or is damaged, is not as encode writes it, and then a value of another tool.
 func decode(stored string) content {
 	plain := func() content { return content{value: []byte(stored)} }
 	rest, ok := strings.CutPrefix(stored, head)
@@ -116,7 +122,7 @@ func decode(stored string) content {
 	c := content{owner: fields[1]}
 	if fields[0] != "" {
 		revision, err := strconv.ParseUint(fields[0], 16, 64)
-		if err != nil || revision&ownRevision == 0 {
+		if err != nil || revision&ownRevision == 0 || fields[0] != hexadecimal(revision) {
 			return plain()
 		}
 		c.revision = revision
@@ -124,9 +130,13 @@ func decode(stored string) content {
 	switch fields[2] {
 	case "t":
 		c.value = []byte(fields[3])
+		needed := c.revision != 0 || c.owner != "" || strings.HasPrefix(fields[3], head)
+		if !needed || !utf8.Valid(c.value) {
+			return plain()
+		}
 	case "b":
-		value, err := base64.RawURLEncoding.DecodeString(fields[3])
-		if err != nil {
+		value, err := binary.DecodeString(fields[3])
+		if err != nil || binary.EncodedLen(len(value)) != len(fields[3]) || utf8.Valid(value) { // line breaks are ignored
 			return plain()
 		}
 		c.value = value

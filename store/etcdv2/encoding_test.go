@@ -38,7 +38,11 @@ func FuzzKeys(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
-		_, _ = keyOf(key) // anything may be on a server
+		// Anything may be on a server: a key is at one path, or where its value is if
+		// that is a directory.
+		if found, ours := keyOf("/" + key); ours {
+			require.Contains(t, []string{wirePath(found), wirePath(found) + ownValue}, "/"+key)
+		}
 		for _, s := range strings.Split(key, "/") {
 			if s == "" || s == ".valkeyrie" {
 				t.Skip("no key")
@@ -63,7 +67,8 @@ func TestStoredValues(t *testing.T) {
 	assert.Equal(t, "!valkeyrie:8000000000000001:me:t:v", content{value: []byte("v"), revision: ownRevision | 1, owner: "me"}.encode())
 	for _, others := range []string{
 		"!valkeyrie:", "!valkeyrie:::", "!valkeyrie:::t", "!valkeyrie:::x:v", "!valkeyrie:::b:=", "!valkeyrie:1::t:v",
-		"!valkeyrie:nonsense::t:v", "!valkeyrie:80000000000000011::t:v",
+		"!valkeyrie:nonsense::t:v", "!valkeyrie:80000000000000011::t:v", "!valkeyrie:08000000000000001::t:v",
+		"!valkeyrie:800000000000000A::t:v", "!valkeyrie:::b:_x", "!valkeyrie:::b:_\nw", "!valkeyrie:::b:dGV4dA", "!valkeyrie:::t:text",
 	} {
 		assert.Equal(t, content{value: []byte(others)}, decode(others), "what another tool wrote is read as it is")
 	}
@@ -75,7 +80,11 @@ func FuzzValues(f *testing.F) {
 		f.Add([]byte(seed), uint64(7), true)
 	}
 	f.Fuzz(func(t *testing.T, value []byte, revision uint64, locked bool) {
-		_ = decode(string(value)) // anything may be on a server
+		// Anything may be on a server: what is not as encode writes it is a value of
+		// another tool, all of it.
+		if foreign := decode(string(value)); string(foreign.value) != string(value) || foreign.revision != 0 || foreign.owner != "" {
+			require.Equal(t, string(value), foreign.encode())
+		}
 		c := content{value: value}
 		if revision != 0 {
 			c.revision = revision | ownRevision

@@ -29,7 +29,7 @@ local function rev(key)
   if type(head) ~= 'string' then return '' end
   if string.sub(head, 1, 3) == '\154VK' and #head > 3 then
     local kind = string.byte(head, 4)
-    if #head < 12 or kind < 1 or kind > 2 then return '' end
+    if #head < 12 or kind < 1 or kind > 2 or (kind == 2) ~= (string.byte(head, 5) > 127) then return '' end
     return string.sub(head, 5, 12), kind == 2
   end
   local all = redis.call('GET', key)

@@ -95,8 +95,12 @@ func decodeHeader(key string, head []byte) (revision uint64, err error) {
 	if kind := head[len(magic)]; kind != plainKind && kind != lockKind {
 		return 0, corrupt(key, fmt.Sprintf("it is of the kind %d, which this version does not know", kind))
 	}
-	if revision = binary.BigEndian.Uint64(head[len(magic)+1:]); revision == 0 {
+	revision = binary.BigEndian.Uint64(head[len(magic)+1:])
+	switch isLock := revision&lockBit != 0; {
+	case revision == 0:
 		return 0, corrupt(key, "its header has no revision")
+	case isLock != (head[len(magic)] == lockKind):
+		return 0, corrupt(key, "its revision is not one of its kind")
 	}
 	return revision, nil
 }

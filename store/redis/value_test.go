@@ -30,7 +30,13 @@ func FuzzDecode(f *testing.F) {
 		}
 		require.NotZero(t, revision)
 		if !hasMagic(stored) {
-			require.Equal(t, before, value)
+			require.True(t, bytes.Equal(before, value))
+		} else {
+			require.Equal(t, stored[len(magic)] == lockKind, revision&lockBit != 0, "only holds have the revisions of holds")
+			head, err := decodeHeader("k", stored[:headerSize])
+			require.NoError(t, err)
+			require.Equal(t, revision, head, "the header says the same")
+			require.True(t, bytes.HasSuffix(stored, value))
 		}
 		// What was read can be written, either way, and read again.
 		for _, plain := range []bool{false, true} {
@@ -95,7 +101,7 @@ func TestDamagedHeaders(t *testing.T) {
 	ctx := within(t, time.Minute)
 	endpoints := testserver.Redis(t).Endpoints
 	c, s := raw(t, endpoints[0]), open(t, endpoints, nil, nil)
-	for _, damaged := range []string{magic, magic + "\x011234567", magic + "\x01\x00\x00\x00\x00\x00\x00\x00\x00v", magic + "\x0312345678v"} {
+	for _, damaged := range []string{magic, magic + "\x011234567", magic + "\x01\x00\x00\x00\x00\x00\x00\x00\x00v", magic + "\x0312345678v", magic + "\x01\x80" + "2345678v", magic + "\x02\x00" + "2345678\x01ov"} {
 		do(t, c, "SET", "damaged/a", damaged)
 		for _, opts := range []*valkeyrie.ReadOptions{nil, {KeysOnly: true}} {
 			_, err := s.Get(ctx, "damaged/a", opts)

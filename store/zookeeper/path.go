@@ -105,7 +105,7 @@ func unescape(name string, first bool) (string, bool) {
 		i += 2
 	}
 	segment := b.String()
-	return segment, escape(segment, first) == name
+	return segment, utf8.ValidString(segment) && escape(segment, first) == name
 }
 
 func digit(c byte) int {

@@ -47,7 +47,7 @@ func TestPathsThatZooKeeperRefusesAreWrittenInAnotherWay(t *testing.T) {
 
 func TestNamesThatAreNoSegmentOfAKey(t *testing.T) {
 	for _, path := range []string{"/zookeeper", "/zookeeper/quota", "/a/.valkeyrie", "/a/.valkeyrie/lock", "/.valkeyrie%plain",
-		"/.valkeyrie%", "/.valkeyrie%%4", "/.valkeyrie%%zz", "/.valkeyrie%%f0%9f%8e%89", "/a/.valkeyrie%zookeeper"} {
+		"/.valkeyrie%", "/.valkeyrie%%4", "/.valkeyrie%%FF", "/a/.valkeyrie%%F0%9F", "/.valkeyrie%%zz", "/.valkeyrie%%f0%9f%8e%89", "/a/.valkeyrie%zookeeper"} {
 		_, ok := keyOf(path)
 		assert.False(t, ok, path)
 	}
@@ -63,10 +63,14 @@ func TestParentsAndChildren(t *testing.T) {
 }
 
 func FuzzPaths(f *testing.F) {
-	for _, key := range []string{"a/b", "zookeeper", "\U0001f389", ".valkeyrie%", "%", "\uffff%"} {
+	for _, key := range []string{"a/b", "zookeeper", "\U0001f389", ".valkeyrie%", "%", "\uffff%", ".valkeyrie%%FF", ".valkeyrie%%F0%9F"} {
 		f.Add(key)
 	}
 	f.Fuzz(func(t *testing.T, key string) {
+		// Anything may be on a server: each key has one path.
+		if found, ok := keyOf("/" + key); ok && strings.IndexFunc(key, refused) < 0 {
+			require.Equal(t, "/"+key, pathOf(found))
+		}
 		if !utf8.ValidString(key) || key == "" || strings.Contains("/"+key+"/", "/.valkeyrie/") {
 			t.Skip()
 		}
