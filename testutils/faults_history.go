@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,22 +20,9 @@ var historyFaults = []faultCheck{
 	{"concurrent calls have an order that explains all answers, whatever the network and the server do", true, historyOfFaults},
 }
 
-// setting reads a positive number from the environment.
-func setting(t testing.TB, name string, otherwise int) int {
-	t.Helper()
-	s := os.Getenv(name)
-	if s == "" {
-		return otherwise
-	}
-	n, err := strconv.Atoi(s)
-	require.NoError(t, err, name)
-	require.Positive(t, n, name)
-	return n
-}
-
 func historyOfFaults(r *rig) {
-	runs := setting(r, "VALKEYRIE_SOAK_RUNS", 2)
-	length := time.Duration(setting(r, "VALKEYRIE_SOAK_SECONDS", r.faults.Seconds)) * time.Second
+	const runs = 2
+	length := time.Duration(r.faults.Seconds) * time.Second
 	var all tally
 	for i := range runs {
 		ok := r.T.Run(fmt.Sprint("run ", i+1), func(t *testing.T) {
@@ -106,11 +91,7 @@ func (r *rig) disturbedHistory(length time.Duration) tally {
 	for _, s := range stores {
 		r.recovers(s)
 	}
-	h.readAll(r.env)
-	for _, k := range h.keys {
-		require.NoError(r, k.errorsAreTrue())
-	}
-	h.without(r.env).mustExplain(r.env)
+	h.prove(r.env)
 
 	sum := h.tally(int(refused.Load()))
 	sum.kills = kills
@@ -213,6 +194,16 @@ func (s persistent) AtomicPut(ctx context.Context, key string, value []byte, pre
 
 func (s persistent) AtomicDelete(ctx context.Context, key string, previous *pair) (bool, error) {
 	return repeat(ctx, s, func() (bool, error) { return s.kvstore.AtomicDelete(ctx, key, previous) })
+}
+
+// prove checks a history that was recorded while there were faults, and are no more.
+func (h *history) prove(e *env) {
+	e.Helper()
+	h.readAll(e)
+	for _, k := range h.keys {
+		require.NoError(e, k.errorsAreTrue())
+	}
+	h.without(e).mustExplain(e)
 }
 
 // readAll reads every key once more: what was confirmed must still be there.

@@ -1,6 +1,7 @@
 package testutils
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type holders struct {
 	in    map[tokened]<-chan struct{}
 	token uint64 // of the last acquisition
 	count int
+	fault error // the first that was found
 }
 
 // tokened is what holds: a Locker, or a leader for one term.
@@ -30,10 +32,11 @@ type tokened interface{ Token() uint64 }
 
 // enter is an error when somebody else holds the lock still, or when the token
 // does not tell the later acquisition from the earlier.
-func (h *holders) enter(l tokened, lost <-chan struct{}) error {
+func (h *holders) enter(l tokened, lost <-chan struct{}) (err error) {
 	token := l.Token()
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	defer func() { h.fault = cmp.Or(h.fault, err) }()
 	if isLost(lost) {
 		return nil // before it could do anything
 	}
@@ -51,6 +54,13 @@ func (h *holders) enter(l tokened, lost <-chan struct{}) error {
 	h.in[l], h.token = lost, max(token, h.token)
 	h.count++
 	return nil
+}
+
+// failed returns the first error of enter.
+func (h *holders) failed() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.fault
 }
 
 // excused tells whether a hold is lost only now because this process, which runs
@@ -105,7 +115,7 @@ func locksOfFaults(r *rig) {
 			return disturb(ctx, proxies[i-len(lockers)])
 		}
 		for ctx.Err() == nil {
-			if err := g.turn(ctx, lockers[i]); err != nil {
+			if err := g.turn(ctx, lockers[i], lockers[i].Lock); err != nil {
 				return err
 			}
 		}
@@ -119,21 +129,28 @@ func locksOfFaults(r *rig) {
 	}
 	wait()
 	r.recovers(r.kv)
-	last := r.locker(r.kv, key, nil)
-	ctx, cancel = context.WithTimeout(r.ctx, 2*r.h.LockTTL+r.h.CrashBound+patience)
-	defer cancel()
-	lost, err := last.Lock(ctx)
-	require.NoError(r, err)
-	require.NoError(r, g.enter(last, lost))
-	require.NoError(r, last.Unlock(r.ctx))
+	r.lastHold(key, &g)
 	require.Greater(r, g.count, len(lockers), "too few acquisitions to prove anything")
 	r.Logf("%d acquisitions", g.count)
 }
 
-// turn takes the lock once, holds it for a moment or until it is lost, and gives
-// it back. That the server cannot be reached is no error here.
-func (h *holders) turn(ctx context.Context, l valkeyrie.Locker) error {
-	lost, err := l.Lock(ctx)
+// lastHold takes the lock when all others are done with it.
+func (r *rig) lastHold(key string, g *holders) {
+	r.Helper()
+	last := r.locker(r.kv, key, nil)
+	ctx, cancel := context.WithTimeout(r.ctx, 2*r.h.LockTTL+r.h.CrashBound+patience)
+	defer cancel()
+	lost, err := last.Lock(ctx)
+	require.NoError(r, err)
+	require.NoError(r, g.enter(last, lost))
+	g.leave(last)
+	require.NoError(r, last.Unlock(r.ctx))
+}
+
+// turn takes the lock once, by Lock or TryLock, holds it for a moment or until it
+// is lost, and gives it back. That it cannot be had is no error here.
+func (h *holders) turn(ctx context.Context, l valkeyrie.Locker, acquire func(context.Context) (<-chan struct{}, error)) error {
+	lost, err := acquire(ctx)
 	if err != nil {
 		var oe *valkeyrie.OpError
 		if !errors.As(err, &oe) {

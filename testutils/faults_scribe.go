@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -101,6 +103,23 @@ func (s *scribe) work(e *env, keys ...string) (stop func()) {
 	}
 }
 
+// forget drops what was written before the last write of each key, which the
+// caller has seen to be confirmed and shown.
+func (s *scribe) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, log := range s.log {
+		s.log[key] = []entry{log[len(log)-1]}
+	}
+}
+
+// keys returns the keys that were ever written.
+func (s *scribe) keys() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.log))
+}
+
 // inOrder checks that states of a key, as a watch showed them, come in the order
 // in which they were written. 0 stands for the absent key.
 func (s *scribe) inOrder(key string, states []int) error {
@@ -127,112 +146,4 @@ func (s *scribe) inOrder(key string, states []int) error {
 		at, absent = found, state == 0
 	}
 	return nil
-}
-
-// recorder keeps what a watch shows.
-type recorder struct {
-	name string
-
-	mu     sync.Mutex
-	states map[string][]int // by key, in order, 0 for absent
-	last   map[string]*pair
-	seen   int
-	ended  error // not nil when the watch has ended
-}
-
-func newRecorder(name string) *recorder {
-	return &recorder{name: name, states: make(map[string][]int), last: make(map[string]*pair)}
-}
-
-// note adds the state of one key.
-func (r *recorder) note(p *pair) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen++
-	r.add(p)
-}
-
-// noteAll adds the state of a whole directory.
-func (r *recorder) noteAll(pairs []*pair) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.seen++
-	there := make(map[string]bool)
-	for _, p := range pairs {
-		there[p.Key] = true
-		r.add(p)
-	}
-	for key := range r.last {
-		if !there[key] {
-			r.add(&pair{Key: key})
-		}
-	}
-}
-
-// add is note with mu held.
-func (r *recorder) add(p *pair) {
-	n := 0
-	if p.Value != nil {
-		n, _ = strconv.Atoi(string(p.Value)) // what is no number was never written, and then goes back
-		if n == 0 {
-			n = -1
-		}
-	}
-	states := r.states[p.Key]
-	if len(states) == 0 || states[len(states)-1] != n {
-		r.states[p.Key] = append(states, n)
-	}
-	if n == 0 {
-		delete(r.last, p.Key)
-	} else {
-		r.last[p.Key] = p
-	}
-}
-
-// end notes that the watch has ended.
-func (r *recorder) end(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ended = err; err == nil {
-		r.ended = errors.New("the channel was closed")
-	}
-}
-
-// is tells whether the last state that was shown is this one.
-func (r *recorder) is(want []*pair) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.last) != len(want) {
-		return false
-	}
-	for _, p := range want {
-		last := r.last[p.Key]
-		if last == nil || last.LastIndex != p.LastIndex || string(last.Value) != string(p.Value) {
-			return false
-		}
-	}
-	return true
-}
-
-// judge returns how much was shown, and an error if the watch has ended or showed
-// a state after a later one.
-func (r *recorder) judge(s *scribe) (seen int, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err = r.ended
-	for key, states := range r.states {
-		err = errors.Join(err, s.inOrder(key, states))
-	}
-	return r.seen, err
-}
-
-// String shows the last state, for messages.
-func (r *recorder) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := fmt.Sprintf("%s after %d steps (ended: %v):", r.name, r.seen, r.ended)
-	for _, p := range r.last {
-		s += " " + show(p)
-	}
-	return s
 }

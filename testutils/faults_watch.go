@@ -2,7 +2,6 @@ package testutils
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -38,14 +37,7 @@ func (r *rig) watchAll(s kvstore, dir string, keys ...string) *gallery {
 		g.addKey("Events of "+key, key, func(rec *recorder) { g.events(ctx, s, key, false, rec) })
 	}
 	tree := newRecorder("WatchTree")
-	ch, err := s.WatchTree(ctx, dir, nil)
-	require.NoError(r, err)
-	go func() {
-		for pairs := range ch {
-			tree.noteAll(pairs)
-		}
-		tree.end(nil)
-	}()
+	require.NoError(r, tree.watchTree(ctx, s, dir))
 	events := newRecorder("Events of the tree")
 	g.events(ctx, s, dir, true, events)
 	g.tree = []*recorder{tree, events}
@@ -60,43 +52,25 @@ func (g *gallery) addKey(name, key string, open func(*recorder)) {
 
 func (g *gallery) watch(ctx context.Context, s kvstore, key string, rec *recorder) {
 	g.r.Helper()
-	ch, err := s.Watch(ctx, key, nil)
-	require.NoError(g.r, err)
-	go func() {
-		for p := range ch {
-			rec.note(p)
-		}
-		rec.end(nil)
-	}()
+	require.NoError(g.r, rec.watch(ctx, s, key))
 }
 
 // events waits for Synced, so that what comes later must not be missed.
 func (g *gallery) events(ctx context.Context, s kvstore, key string, tree bool, rec *recorder) {
 	g.r.Helper()
-	synced := make(chan struct{})
-	go func() {
-		var ended error
-		for ev, err := range s.Events(ctx, key, &valkeyrie.WatchOptions{Tree: tree}) {
-			switch {
-			case err != nil:
-				ended = err
-			case ev.Type == valkeyrie.Synced:
-				close(synced)
-			default:
-				if ev.Type == valkeyrie.Delete && ev.Pair.Value != nil {
-					ended = errors.New("a Delete has a value")
-				}
-				rec.note(ev.Pair)
-			}
-		}
-		rec.end(ended)
-	}()
-	closes(g.r.env, synced, patience, "Synced")
+	closes(g.r.env, rec.events(ctx, s, key, tree), patience, "Synced")
 }
 
 // settles checks that all watches end in the state that reads show, and that
 // they have shown no state after a later one.
 func (g *gallery) settles(within time.Duration) {
+	g.r.Helper()
+	seen := g.settle(within)
+	g.r.Logf("%d writes, %d states and events in %d watches", g.scr.next, seen, len(g.all()))
+}
+
+// settle is settles that returns how much all watches have shown.
+func (g *gallery) settle(within time.Duration) (seen int) {
 	r := g.r
 	r.Helper()
 	want := r.snapshot(r.kv, g.dir)
@@ -123,7 +97,6 @@ func (g *gallery) settles(within time.Duration) {
 		await(rec, one)
 	}
 	time.Sleep(pause) // nothing may follow the last state
-	seen := 0
 	for _, rec := range g.all() {
 		n, err := rec.judge(g.scr)
 		require.NoError(r, err, rec.name)
@@ -132,7 +105,7 @@ func (g *gallery) settles(within time.Duration) {
 	for _, rec := range g.tree {
 		require.True(r, rec.is(want), "something came after the last state\nwant %s\ngot %s", show(want), rec)
 	}
-	r.Logf("%d writes, %d states and events in %d watches", g.scr.next, seen, len(g.all()))
+	return seen
 }
 
 func (g *gallery) all() []*recorder {

@@ -22,16 +22,21 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { testutils.Run(t, harness(t)) }
+
+func TestSoak(t *testing.T) { testutils.RunSoak(t, harness(t)) }
+
+// harness describes a database of the test's own to the suite.
+func harness(t testing.TB) testutils.Harness {
 	path := filepath.Join(t.TempDir(), "meta.db")
-	testutils.Run(t, testutils.Harness{
+	return testutils.Harness{
 		Backend: boltdb.StoreName,
 		New: func(t testing.TB, cfg *valkeyrie.Config) valkeyrie.Store {
 			s, err := boltdb.New([]string{path}, cfg, nil)
 			require.NoError(t, err)
 			return s
 		},
-	})
+	}
 }
 
 // open opens a store that is closed at the end of the test at the latest.

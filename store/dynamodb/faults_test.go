@@ -9,7 +9,12 @@ import (
 	"github.com/kvtools/valkeyrie/testutils"
 )
 
-func TestFaults(t *testing.T) {
+func TestFaults(t *testing.T) { testutils.RunFaults(t, withFaults()) }
+
+func TestSoak(t *testing.T) { testutils.RunSoak(t, withFaults()) }
+
+// withFaults describes servers of a test's own to the suite.
+func withFaults() testutils.Harness {
 	h := harness("")
 	h.LockTTL = 2 * time.Second // these servers have less to do
 	// More of these servers at a time would leave each too little of a small
@@ -29,5 +34,5 @@ func TestFaults(t *testing.T) {
 			return mustNew(t, addr, cfg, nil)
 		},
 	}
-	testutils.RunFaults(t, h)
+	return h
 }

@@ -13,7 +13,12 @@ import (
 	"github.com/kvtools/valkeyrie/testutils"
 )
 
-func TestFaults(t *testing.T) {
+func TestFaults(t *testing.T) { testutils.RunFaults(t, withFaults()) }
+
+func TestSoak(t *testing.T) { testutils.RunSoak(t, withFaults()) }
+
+// withFaults describes servers of a test's own to the suite.
+func withFaults() testutils.Harness {
 	h := harness(nil)
 	h.Faults = &testutils.Faults{
 		Start: func(t testing.TB) *testutils.FaultServer {
@@ -34,7 +39,7 @@ func TestFaults(t *testing.T) {
 			return s
 		},
 	}
-	testutils.RunFaults(t, h)
+	return h
 }
 
 // forget makes a server forget all events that there were: it keeps 1,000.
@@ -53,5 +58,9 @@ func forget(ctx context.Context, keys client.KeysAPI) error {
 	}
 	writers.Wait()
 	close(failed)
-	return <-failed
+	if err := <-failed; err != nil {
+		return err
+	}
+	_, err := keys.Delete(ctx, "/history", nil)
+	return err
 }

@@ -14,16 +14,21 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { testutils.Run(t, harness(t)) }
+
+func TestSoak(t *testing.T) { testutils.RunSoak(t, harness(t)) }
+
+// harness describes a database of the test's own to the suite.
+func harness(t testing.TB) testutils.Harness {
 	name := t.Name()
-	testutils.Run(t, testutils.Harness{
+	return testutils.Harness{
 		Backend: memory.StoreName,
 		New: func(t testing.TB, cfg *valkeyrie.Config) valkeyrie.Store {
 			s, err := memory.New([]string{name}, cfg, nil)
 			require.NoError(t, err)
 			return s
 		},
-	})
+	}
 }
 
 func open(t testing.TB, endpoints ...string) valkeyrie.Store {

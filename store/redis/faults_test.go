@@ -12,7 +12,12 @@ import (
 
 // TestFaults runs as a user of the ACL: each new connection must authenticate, and
 // see TestLocksOutliveARestartWhereTheDefaultUserIsOff.
-func TestFaults(t *testing.T) {
+func TestFaults(t *testing.T) { testutils.RunFaults(t, withFaults()) }
+
+func TestSoak(t *testing.T) { testutils.RunSoak(t, withFaults()) }
+
+// withFaults describes servers of a test's own to the suite.
+func withFaults() testutils.Harness {
 	h := harness(nil, nil)
 	h.Faults = &testutils.Faults{
 		Start: func(t testing.TB) *testutils.FaultServer {
@@ -29,7 +34,7 @@ func TestFaults(t *testing.T) {
 			return s
 		},
 	}
-	testutils.RunFaults(t, h)
+	return h
 }
 
 // onlyAnn are arguments of a server that ann alone may use.

@@ -10,7 +10,12 @@ import (
 	"github.com/kvtools/valkeyrie/testutils"
 )
 
-func TestFaults(t *testing.T) {
+func TestFaults(t *testing.T) { testutils.RunFaults(t, withFaults()) }
+
+func TestSoak(t *testing.T) { testutils.RunSoak(t, withFaults()) }
+
+// withFaults describes servers of a test's own to the suite.
+func withFaults() testutils.Harness {
 	h := harness(nil)
 	h.Faults = &testutils.Faults{
 		Seconds: 10, // a Java server takes a second to start, and is slow until it is warm
@@ -26,5 +31,5 @@ func TestFaults(t *testing.T) {
 			return s
 		},
 	}
-	testutils.RunFaults(t, h)
+	return h
 }
