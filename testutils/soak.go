@@ -261,11 +261,9 @@ func tolerable(err error) error {
 // calm checks everything when the faults are over.
 func (s *soak) calm(h *history) {
 	s.Helper()
-	begun := time.Now()
 	for _, kv := range s.everyStore() {
 		s.recovers(kv)
 	}
-	s.totals.recovery = max(s.totals.recovery, time.Since(begun))
 	s.gate.Lock()
 	defer s.gate.Unlock()
 	for _, g := range s.galleries {

@@ -63,7 +63,20 @@ func (s *soak) fault(ctx context.Context) {
 		pauseFor(s.rig.ctx, away, 0)
 		require.NoError(s, s.server.Restart())
 	}
+	s.back()
+}
+
+// back waits until all stores work after a fault, and keeps how long the slowest took.
+func (s *soak) back() {
+	s.Helper()
+	begun := time.Now()
 	s.journal.add("over")
+	for _, kv := range s.everyStore() {
+		s.recovers(kv)
+	}
+	took := time.Since(begun)
+	s.journal.add(fmt.Sprintf("all stores work again, %v later", took.Round(time.Millisecond)))
+	s.totals.recovery = max(s.totals.recovery, took)
 }
 
 // away is how long an outage lasts: 0.2 to 8 s, mostly short.

@@ -21,7 +21,7 @@ import (
 type totals struct {
 	seed     uint64
 	seconds  time.Duration
-	recovery time.Duration // the longest until all stores worked after the faults of a round
+	recovery time.Duration // the longest until all stores worked after a fault was over
 	settled  time.Duration // the longest until all watches showed the last state after that
 	written  int           // by the scribes
 	terms    int
@@ -201,7 +201,10 @@ func (s *soak) closeStores() {
 		require.Less(s, time.Since(begun), 5*time.Second, "Close of store %d", 2+i)
 	}
 	for i, p := range s.proxies {
-		s.eventually(soon, fmt.Sprintf("no connection of store %d is left", 2+i), func() bool { return p.Connections() == 0 })
+		s.eventually(soon, fmt.Sprintf("store %d has no connection any more", 2+i), func() bool { return p.Clients() == 0 })
+	}
+	for i, p := range s.proxies {
+		s.eventually(patience, fmt.Sprintf("the server has ended the connections of store %d", 2+i), func() bool { return p.Connections() == 0 })
 	}
 }
 

@@ -22,6 +22,7 @@ type link struct {
 	cancel context.CancelFunc
 	client net.Conn
 	lost   [2]bool // bytes of that direction were thrown away; guarded by p.mu
+	left   bool    // the client has ended its side; guarded by p.mu
 
 	mu     sync.Mutex
 	server net.Conn // nil until connected
@@ -117,6 +118,11 @@ func (l *link) read(src net.Conn, queue chan<- chunk) {
 			}
 		}
 		if err != nil {
+			if src == l.client {
+				l.p.mu.Lock()
+				l.left = true
+				l.p.mu.Unlock()
+			}
 			select {
 			case queue <- chunk{at: c.at, err: err}:
 			case <-l.ctx.Done():

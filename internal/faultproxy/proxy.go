@@ -153,6 +153,20 @@ func (p *Proxy) Connections() int {
 	return len(p.links)
 }
 
+// Clients returns how many of the connections their clients have not ended. A
+// server may take its time to end the rest: until it has an answer that nobody waits for.
+func (p *Proxy) Clients() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := 0
+	for l := range p.links {
+		if !l.left {
+			n++
+		}
+	}
+	return n
+}
+
 // Close resets all connections, stops everything and frees the port. When it
 // returns no goroutine is left. Further calls do nothing.
 func (p *Proxy) Close() {
