@@ -1,7 +1,6 @@
 package redis
 
 import (
-	"context"
 	"crypto/tls"
 	"strings"
 	"testing"
@@ -15,14 +14,6 @@ import (
 	"github.com/kvtools/valkeyrie/internal/testserver"
 	"github.com/kvtools/valkeyrie/testutils"
 )
-
-// within returns a context that ends the test's calls in time.
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // open opens a store that is closed at the end of the test.
 func open(t testing.TB, endpoints []string, cfg *valkeyrie.Config, opts *Options) valkeyrie.Store {
@@ -57,7 +48,7 @@ func addUser(t testing.TB, c redis.Conn, name string, rules ...any) {
 }
 
 func TestTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.RedisTLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.ClientConfig()}, nil)
 	require.NoError(t, s.Put(ctx, "tls", []byte("v"), nil))
@@ -72,7 +63,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.RedisMutualTLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.MutualConfig()}, nil)
 	require.NoError(t, s.Put(ctx, "mutual", []byte("v"), nil))
@@ -83,7 +74,7 @@ func TestMutualTLS(t *testing.T) {
 }
 
 func TestAUserNeedsARightToHisPrefixOnly(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	addUser(t, raw(t, server.Endpoints[0]), "ann", ">ann", "~app/*", "&__keyspace@0__:app/*", "+@all", "-@admin", "-@dangerous", "+config|get", "+config|set")
 	ann := open(t, server.Endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"}, nil)
@@ -134,14 +125,14 @@ func TestWrongCredentials(t *testing.T) {
 		})
 	}
 	s := open(t, server.Endpoints, &valkeyrie.Config{Password: "secret"}, nil)
-	require.NoError(t, s.Put(within(t, time.Minute), "k", nil, nil), "the password alone, without a user")
+	require.NoError(t, s.Put(testserver.Within(t, time.Minute), "k", nil, nil), "the password alone, without a user")
 }
 
 func TestRightsTakenAwayEndAWatch(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	addUser(t, raw(t, server.Endpoints[0]), "ann", ">ann", "~app/*", "&*", "+@all")
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	ann := open(t, server.Endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"}, &Options{ResyncInterval: 100 * time.Millisecond})
 	states, err := ann.Watch(ctx, "app/k", nil)
 	require.NoError(t, err)
@@ -153,7 +144,7 @@ func TestRightsTakenAwayEndAWatch(t *testing.T) {
 }
 
 func TestEachConnectionSelectsTheDatabase(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{Durable: true})
 	seven := open(t, server.Endpoints, nil, &Options{DB: 7})
 	zero := open(t, server.Endpoints, nil, nil)
@@ -231,7 +222,7 @@ func TestAServerThatTakesNoMoreClients(t *testing.T) {
 		return err == nil
 	}, 10*time.Second, 10*time.Millisecond)
 	s := open(t, server.Endpoints, nil, nil)
-	err := s.Put(within(t, time.Minute), "k", nil, nil)
+	err := s.Put(testserver.Within(t, time.Minute), "k", nil, nil)
 	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
 	require.ErrorContains(t, err, "max number of clients")
 }
