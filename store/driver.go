@@ -192,7 +192,8 @@ type LockRequest struct {
 	Value []byte
 	TTL   time.Duration // never 0
 
-	// Owner identifies the Locker; it is random and never used by another one.
+	// Owner identifies the Locker; it is random and never used by another one, nor
+	// by the same one after it gave up an attempt that may still be under way.
 	Owner string
 }
 

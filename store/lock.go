@@ -38,8 +38,8 @@ func (s *front) NewLock(ctx context.Context, key string, opts *valkeyrie.LockOpt
 // locker is the valkeyrie.Locker over a driver.
 type locker struct {
 	s       *front
-	key     string // as the user sees it
-	request LockRequest
+	key     string      // as the user sees it
+	request LockRequest // of who has the turn
 
 	// turn is taken by who acquires or holds: a Locker holds at most once.
 	turn chan struct{}
@@ -78,6 +78,11 @@ func (l *locker) lock(ctx context.Context, wait bool) (<-chan struct{}, error) {
 		a, err = l.s.await(ctx, l.request)
 	}
 	if err != nil {
+		if ctx.Err() != nil {
+			// The attempt may go on beside us, and must not take the hold of a
+			// later one for what was left over from itself.
+			l.request.Owner = rand.Text()
+		}
 		<-l.turn
 		return nil, err
 	}

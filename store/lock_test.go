@@ -33,6 +33,28 @@ func TestALockThatComesAfterItsCallerLeftIsGivenBack(t *testing.T) {
 	})
 }
 
+// The one that was given up would find the hold of the next one to be its own, left
+// over, and replace it: two holders, until the next renewal.
+func TestAnAttemptThatWasGivenUpKnowsNothingOfTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		owners := make(chan string, 2)
+		h := &scriptedHold{token: 7, revision: 1}
+		d := &scripted{lock: func(_ context.Context, r LockRequest) (Hold, error) {
+			owners <- r.Owner
+			time.Sleep(5 * time.Second)
+			return h, nil
+		}}
+		_, l := lockOf(t, d, h)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := l.Lock(ctx)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		_, err = l.Lock(t.Context())
+		require.NoError(t, err)
+		assert.NotEqual(t, <-owners, <-owners)
+	})
+}
+
 func TestAWaiterOutlivesOutages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &scriptedHold{token: 7, revision: 1}
