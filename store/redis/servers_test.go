@@ -1,7 +1,9 @@
 package redis
 
 import (
+	"context"
 	"crypto/tls"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -213,6 +215,23 @@ func TestNewDoesNotWaitForTheServer(t *testing.T) {
 			testutils.RequireUnreachable(t, func() valkeyrie.Store { return open(t, []string{"127.0.0.1:1"}, nil, opts) })
 		})
 	}
+}
+
+func TestAnErrorSaysThatThereIsNoConnection(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and answers nothing
+	require.NoError(t, err)
+	defer silent.Close()
+	s := open(t, []string{silent.Addr().String()}, &valkeyrie.Config{ConnectionTimeout: 300 * time.Millisecond}, nil)
+	ctx := testserver.Within(t, 100*time.Millisecond)
+	_, err = s.Get(ctx, "k", nil)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "no connection yet")
+	require.Eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+		defer cancel()
+		_, err = s.Get(ctx, "k", nil)
+		return strings.Contains(err.Error(), "the last attempt ended with: no connection within 300ms")
+	}, 10*time.Second, time.Millisecond)
 }
 
 func TestAServerThatTakesNoMoreClients(t *testing.T) {
