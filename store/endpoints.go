@@ -52,13 +52,12 @@ func hostPort(backend, endpoint string, usual int) (string, error) {
 			host = strings.TrimSuffix(inner, "]")
 		}
 	}
-	number, err := strconv.ParseUint(port, 10, 16)
 	switch {
 	case host == "":
 		return bad("has no host: give host:port")
 	case !isHost(host):
 		return bad("is not host:port")
-	case err != nil || number == 0:
+	case !isPort(port):
 		return bad(fmt.Sprintf("has the port %q: give one from 1 to 65535", port))
 	}
 	return net.JoinHostPort(host, port), nil
@@ -71,6 +70,12 @@ func isHost(host string) bool {
 		return true
 	}
 	return !strings.ContainsAny(host, ":/?#@[]% ") && !strings.ContainsFunc(host, unicode.IsControl)
+}
+
+// isPort tells whether something is the number of a port.
+func isPort(s string) bool {
+	number, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && number != 0
 }
 
 // HTTP says what the endpoints of a server with an HTTP API are.
@@ -121,6 +126,8 @@ func parseURL(backend, endpoint string, api HTTP) (*url.URL, error) {
 		return bad("is not a TLS address, although Config.TLS is set: give https:// or host:port", nil)
 	case !isHost(u.Hostname()) || u.Hostname() == "":
 		return bad("has no host: give host:port", nil)
+	case u.Port() != "" && !isPort(u.Port()):
+		return bad(fmt.Sprintf("has the port %q: give one from 1 to 65535", u.Port()), nil)
 	case u.User != nil:
 		return bad("holds a user: set Config.Username and Password", nil)
 	}

@@ -64,7 +64,7 @@ func TestURLs(t *testing.T) {
 	}
 	for _, in := range []string{
 		"", " ", "/", "h:port", "h:1/path", "ftp://h:1", "unix:///var/run/x.sock", "http://", "http:// ", "http://h:port", "http://a b:1",
-		"http://u:p@h:1", "u:p@h:1", "http://h:1?q", "h:1?q", "http://h#f", "http://h:1/path",
+		"http://u:p@h:1", "u:p@h:1", "http://h:1?q", "h:1?q", "http://h#f", "http://h:1/path", "http://h:99999", "http://h:0",
 	} {
 		_, err := URLs("x", []string{"h", in}, HTTP{Port: 8500})
 		requireBadEndpoint(t, err, in)

@@ -1,6 +1,7 @@
 package testserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -171,4 +173,12 @@ func theSession(t testing.TB) *session {
 		t.Fatal("testserver: this package needs func TestMain(m *testing.M) { testserver.Main(m) }")
 	}
 	return current
+}
+
+// Within returns a context that ends the test's calls in time, and with the test.
+func Within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
 }

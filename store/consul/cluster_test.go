@@ -34,7 +34,7 @@ func leader(t *testing.T, cluster *testserver.Consul) *testserver.Server {
 
 func TestAClusterGoesOnWithoutItsLeader(t *testing.T) {
 	cluster := testserver.StartConsul(t, testserver.ConsulOptions{Servers: 3})
-	ctx := within(t, 3*time.Minute)
+	ctx := testserver.Within(t, 3*time.Minute)
 	s := open(t, cluster.Endpoints, &valkeyrie.Config{ConnectionTimeout: 6 * time.Second}, nil)
 	states, err := s.WatchTree(ctx, "c", nil)
 	require.NoError(t, err)

@@ -1,7 +1,6 @@
 package consul
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net/http"
@@ -18,14 +17,6 @@ import (
 	"github.com/kvtools/valkeyrie/testutils"
 )
 
-// within returns a context that ends the test's calls in time.
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // open opens a store that is closed at the end of the test.
 func open(t *testing.T, endpoints []string, cfg *valkeyrie.Config, opts *Options) valkeyrie.Store {
 	t.Helper()
@@ -36,7 +27,7 @@ func open(t *testing.T, endpoints []string, cfg *valkeyrie.Config, opts *Options
 }
 
 func TestTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.ConsulTLS(t)
 	client, transport := *http.DefaultClient, http.DefaultTransport
 	before := transport.(*http.Transport).TLSClientConfig
@@ -70,7 +61,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartConsul(t, testserver.ConsulOptions{ClientCerts: true})
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.MutualConfig()}, nil)
 	require.NoError(t, s.Put(ctx, "mutual", []byte("v"), nil))
@@ -100,7 +91,7 @@ func token(t *testing.T, server *testserver.Consul, rules string) (secret, polic
 func TestATokenWithoutRightsIsUnauthorizedOnEveryCall(t *testing.T) {
 	server := testserver.ConsulACL(t)
 	owner := open(t, server.Endpoints, &valkeyrie.Config{Token: server.Token}, nil)
-	require.NoError(t, owner.Put(within(t, time.Minute), "acl-full/k", []byte("v"), nil))
+	require.NoError(t, owner.Put(testserver.Within(t, time.Minute), "acl-full/k", []byte("v"), nil))
 	without, _ := token(t, server, "")
 	other, _ := token(t, server, `key_prefix "acl-other/" { policy = "write" } session_prefix "" { policy = "write" }`)
 	for name, cfg := range map[string]*valkeyrie.Config{
@@ -115,14 +106,14 @@ func TestATokenWithoutRightsIsUnauthorizedOnEveryCall(t *testing.T) {
 			testutils.RequireUnauthorized(t, s, "acl-empty")
 		})
 	}
-	p, err := owner.Get(within(t, time.Minute), "acl-full/k", nil)
+	p, err := owner.Get(testserver.Within(t, time.Minute), "acl-full/k", nil)
 	require.NoError(t, err)
 	assert.Equal(t, "v", string(p.Value))
 }
 
 func TestATokenWithRightsToADirectory(t *testing.T) {
 	server := testserver.ConsulACL(t)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	secret, _ := token(t, server, `key_prefix "acl-app/" { policy = "write" } session_prefix "" { policy = "write" }`)
 	s := open(t, server.Endpoints, &valkeyrie.Config{Token: secret}, nil)
 	owner := open(t, server.Endpoints, &valkeyrie.Config{Token: server.Token}, nil)
@@ -162,7 +153,7 @@ func TestATokenWithRightsToADirectory(t *testing.T) {
 
 func TestRightsTakenAwayEndAWatch(t *testing.T) {
 	server := testserver.ConsulACL(t)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	secret, policy := token(t, server, `key_prefix "acl-gone/" { policy = "write" }`)
 	s := open(t, server.Endpoints, &valkeyrie.Config{Token: secret}, &Options{WaitTime: time.Second})
 	require.NoError(t, s.Put(ctx, "acl-gone/k", []byte("v"), nil))

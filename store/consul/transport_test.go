@@ -53,7 +53,7 @@ func TestAReverseProxyWithAPath(t *testing.T) {
 		fmt.Fprint(w, `{"Results":[{"KV":{"ModifyIndex":7}}]}`)
 	})
 	s := open(t, []string{endpoints[0] + "/behind/"}, nil, nil)
-	ctx := within(t, 10*time.Second)
+	ctx := testserver.Within(t, 10*time.Second)
 	require.NoError(t, s.Put(ctx, "k", nil, nil))
 	assert.Equal(t, "/behind/v1/txn", <-seen)
 	_, err := s.Get(ctx, "a%2Fb c/ä", nil)
@@ -64,7 +64,7 @@ func TestAReverseProxyWithAPath(t *testing.T) {
 // Not even as an empty directory.
 func TestAServerThatIsNotConsulHasNoKeys(t *testing.T) {
 	s := open(t, agent(t, http.NotFound), nil, nil)
-	ctx := within(t, 10*time.Second)
+	ctx := testserver.Within(t, 10*time.Second)
 	_, err := s.Get(ctx, "k", nil)
 	require.ErrorContains(t, err, "check host, port and path")
 	require.NotErrorIs(t, err, valkeyrie.ErrKeyNotFound)
@@ -79,7 +79,7 @@ func TestNewDoesNotWaitForTheServer(t *testing.T) {
 }
 
 func TestTheNextEndpointIsUsedWhenOneCannotBeReached(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.ConsulServer(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts, and answers nothing
 	require.NoError(t, err)
@@ -104,7 +104,7 @@ func TestAWriteIsAmbiguousIfAnyEndpointMayHaveGotIt(t *testing.T) {
 		<-r.Context().Done()
 	})
 	s := open(t, append([]string{"127.0.0.1:1"}, endpoints...), &valkeyrie.Config{ConnectionTimeout: 400 * time.Millisecond}, nil)
-	err := s.Put(within(t, 10*time.Second), "k", nil, nil)
+	err := s.Put(testserver.Within(t, 10*time.Second), "k", nil, nil)
 	require.ErrorIs(t, err, valkeyrie.ErrAmbiguous)
 	require.NotErrorIs(t, err, valkeyrie.ErrNotReachable)
 	assert.EqualValues(t, 1, writes.Load(), "it is not sent again")
@@ -127,7 +127,7 @@ func TestWhatTheEnvironmentSays(t *testing.T) {
 	})
 	expect := func(want string, cfg *valkeyrie.Config, opts *Options) {
 		t.Helper()
-		s, ctx := open(t, endpoints, cfg, opts), within(t, 10*time.Second)
+		s, ctx := open(t, endpoints, cfg, opts), testserver.Within(t, 10*time.Second)
 		_, err := s.Get(ctx, "k", nil)
 		require.NoError(t, err)
 		require.NoError(t, s.Put(ctx, "k", nil, nil))
@@ -159,7 +159,7 @@ func TestWhatTheEnvironmentSays(t *testing.T) {
 // TestAWriteAfterARestartIsNotAmbiguous: connections that lay idle meanwhile are
 // not taken for living ones.
 func TestAWriteAfterARestartIsNotAmbiguous(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartConsul(t, testserver.ConsulOptions{}).Members[0]
 	s := open(t, server.Addrs, nil, nil)
 	done := make(chan error, 20)
@@ -176,7 +176,7 @@ func TestAWriteAfterARestartIsNotAmbiguous(t *testing.T) {
 }
 
 func TestAnAgentThatRefusesMoreConnections(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartConsul(t, testserver.ConsulOptions{Config: map[string]any{
 		"limits": map[string]any{"http_max_conns_per_client": 5},
 	}})
@@ -195,14 +195,14 @@ func TestARefusalOfMoreConnectionsNamesTheAgentsLimit(t *testing.T) {
 		http.Error(w, "Your IP is issuing too many concurrent connections", http.StatusTooManyRequests)
 	}))
 	defer server.Close()
-	_, err := open(t, []string{server.URL}, nil, nil).Get(within(t, time.Minute), "k", nil)
+	_, err := open(t, []string{server.URL}, nil, nil).Get(testserver.Within(t, time.Minute), "k", nil)
 	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
 	assert.Contains(t, err.Error(), "http_max_conns_per_client")
 }
 
 // TestAProxyThatClosesEachConnection: an HTTP/1.0 proxy, for example.
 func TestAProxyThatClosesEachConnection(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "close")
 		fmt.Fprint(w, `[{"Key":"k","Value":"dg==","ModifyIndex":7}]`)
@@ -218,7 +218,7 @@ func TestAProxyThatClosesEachConnection(t *testing.T) {
 // TestASilentServer has one that answers nothing, and one that stops in the
 // middle of an answer.
 func TestASilentServer(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	var begin atomic.Bool
 	endpoints := agent(t, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body) // only then the end of the connection is noticed here

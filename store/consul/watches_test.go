@@ -19,7 +19,7 @@ import (
 
 func TestAThousandWatchesOnOneStore(t *testing.T) {
 	const watches = 1000
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	s := open(t, testserver.ConsulServer(t).Endpoints, nil, nil)
 	channels := make([]<-chan *valkeyrie.KVPair, watches)
 	key := func(i int) string { return fmt.Sprintf("thousand/%d", i) }
@@ -101,7 +101,7 @@ func TestTheEndOfAWatchEndsItsRequestAtOnce(t *testing.T) {
 			return nil
 		},
 	} {
-		ctx, cancel := context.WithCancel(within(t, 20*time.Second))
+		ctx, cancel := context.WithCancel(testserver.Within(t, 20*time.Second))
 		require.NoError(t, watch(ctx))
 		soon(waiting, "the request")
 		cancel()
@@ -111,7 +111,7 @@ func TestTheEndOfAWatchEndsItsRequestAtOnce(t *testing.T) {
 
 // TestKeysThatAnAgentRefusesInAURL: by default it takes only what it can print.
 func TestKeysThatAnAgentRefusesInAURL(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, testserver.ConsulServer(t).Endpoints, nil, nil)
 	for i, odd := range []string{"\u00a0", "\u200b", "a\u2028b", "\ue000"} {
 		dir := fmt.Sprintf("unprintable/%d%s", i, odd)
@@ -146,7 +146,7 @@ func TestKeysThatAnAgentRefusesInAURL(t *testing.T) {
 }
 
 func TestDatacenterAndNamespaceOfARealServer(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.ConsulServer(t).Endpoints
 	s := open(t, endpoints, nil, &Options{Datacenter: "dc1"})
 	require.NoError(t, s.Put(ctx, "dc/k", []byte("v"), &valkeyrie.WriteOptions{TTL: time.Minute}))
@@ -163,7 +163,7 @@ func TestDatacenterAndNamespaceOfARealServer(t *testing.T) {
 
 // TestASnapshotThatIsRestored has a real server go back to what it was.
 func TestASnapshotThatIsRestored(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartConsul(t, testserver.ConsulOptions{}).Endpoints
 	c := raw(t, endpoints)
 	s := open(t, endpoints, nil, nil)
@@ -226,7 +226,7 @@ func TestAnIndexThatWentBack(t *testing.T) {
 		w.Header().Set("X-Consul-Index", answers[n].index)
 		fmt.Fprint(w, answers[n].body)
 	})
-	ctx := within(t, 20*time.Second)
+	ctx := testserver.Within(t, 20*time.Second)
 	s := open(t, endpoints, nil, nil)
 	ch, err := s.WatchTree(ctx, "d", nil)
 	require.NoError(t, err)
@@ -286,7 +286,7 @@ func TestTokenNamespaceAndDatacenterAreSentAlong(t *testing.T) {
 			fmt.Fprint(w, `[{"Key":"d/k","Value":null,"ModifyIndex":5}]`)
 		}
 	})
-	ctx := within(t, 20*time.Second)
+	ctx := testserver.Within(t, 20*time.Second)
 	cfg := &valkeyrie.Config{Token: "a secret", Username: "user", Password: "password",
 		Backend: &Options{Namespace: "team", Partition: "part", Datacenter: "dc9", SessionNode: "far", MinSessionTTL: time.Second}}
 	s, err := valkeyrie.NewStore(StoreName, endpoints, cfg)

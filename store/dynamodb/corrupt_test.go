@@ -10,6 +10,7 @@ import (
 
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/corrupttest"
+	"github.com/kvtools/valkeyrie/internal/testserver"
 )
 
 func TestDamagedItems(t *testing.T) {
@@ -32,12 +33,12 @@ func TestDamagedItems(t *testing.T) {
 			rawItem(t, "damaged", a)
 		}
 	}
-	require.NoError(t, s.Put(within(t, time.Minute), "ready", nil, nil)) // the table is there
+	require.NoError(t, s.Put(testserver.Within(t, time.Minute), "ready", nil, nil)) // the table is there
 	corrupttest.Run(t, s, "corrupt", damages)
 }
 
 func TestTheTokenOfADamagedLockIsCarriedOn(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, nil, &Options{Table: "tokens", Create: true, NoStream: true})
 	require.NoError(t, s.Put(ctx, "ready", nil, nil))
 	last := uint64(time.Now().Add(time.Hour).UnixMicro()) // greater than one made of the time
@@ -64,7 +65,7 @@ func TestTheTokenOfADamagedLockIsCarriedOn(t *testing.T) {
 }
 
 func TestItemsOutsideTheirPartitionAreNobodys(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, nil, &Options{Table: "astray", Create: true, NoStream: true})
 	require.NoError(t, s.Put(ctx, "a/b", nil, nil))
 	astray := item{key: "a/c", revision: 1}.encode()

@@ -10,12 +10,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/testserver"
 )
 
 // TestTokensGrowWhateverHappensToTheKey begins with the token of a client whose
 // clock is an hour ahead, which the time alone does not exceed.
 func TestTokensGrowWhateverHappensToTheKey(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, nil, nil)
 	const key = "tokens/dir/lock"
 	token := uint64(time.Now().Add(time.Hour).UnixMicro())
@@ -85,7 +86,7 @@ func TestTakeOverDoesNotDependOnClocks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, time.Minute)
+			ctx := testserver.Within(t, time.Minute)
 			key := "skew/" + name
 			foreignHold(t, key, off, lease)
 			l, err := s.NewLock(ctx, key, nil)
@@ -120,7 +121,7 @@ func TestTakeOverDoesNotDependOnClocks(t *testing.T) {
 }
 
 func TestTryLockAllowsForClocksThatDiffer(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, nil, nil)
 	l, err := s.NewLock(ctx, "skew/try", nil)
 	require.NoError(t, err)
@@ -137,7 +138,7 @@ func TestTryLockAllowsForClocksThatDiffer(t *testing.T) {
 }
 
 func TestHandOverWithAStream(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	stores := []valkeyrie.Store{open(t, nil, nil), open(t, nil, nil)}
 	var took []time.Duration
 	for range 15 {

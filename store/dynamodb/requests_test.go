@@ -18,7 +18,7 @@ import (
 )
 
 func TestEachCallIsOneRequest(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{})
 	mortal := &valkeyrie.WriteOptions{TTL: time.Minute}
 	var pair *valkeyrie.KVPair
@@ -43,7 +43,7 @@ func TestEachCallIsOneRequest(t *testing.T) {
 
 func TestListReadsOnlyItsTree(t *testing.T) {
 	const foreign, others, own = 13_400, 13_400 / 25 * 6, 20 // others: not in the same partition
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	s, p := tapped(t, Options{Table: "trees", NoStream: true})
 	c := raw(t, testserver.DynamoDB(t))
 	for i := 0; i < foreign; i += deletesAtOnce {
@@ -95,7 +95,7 @@ func count(op string, n int32, answer func(r exchange) *http.Response) func(r ex
 }
 
 func TestThrottledRequestsAreSentAgain(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{})
 	throttle := func(exchange) *http.Response {
 		return refusal(http.StatusBadRequest, "ProvisionedThroughputExceededException")
@@ -108,7 +108,7 @@ func TestThrottledRequestsAreSentAgain(t *testing.T) {
 	require.NoError(t, err)
 
 	p.answering(count("PutItem", 1000, throttle))
-	short := within(t, 300*time.Millisecond)
+	short := testserver.Within(t, 300*time.Millisecond)
 	begun := time.Now()
 	err = s.Put(short, "throttled", []byte("w"), nil)
 	require.ErrorIs(t, err, valkeyrie.ErrNotReachable, "what was throttled was not applied")
@@ -117,7 +117,7 @@ func TestThrottledRequestsAreSentAgain(t *testing.T) {
 }
 
 func TestAWriteWithoutAnAnswerIsNotRepeated(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{})
 	require.NoError(t, s.Put(ctx, "lost/k", nil, nil))
 	pair, err := s.Get(ctx, "lost/k", nil)
@@ -151,7 +151,7 @@ func TestAWriteWithoutAnAnswerIsNotRepeated(t *testing.T) {
 // TestWhatABatchLeavesIsSentAgain has the server leave what it was sent, and then
 // all but one of it.
 func TestWhatABatchLeavesIsSentAgain(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{})
 	for i := range 60 {
 		require.NoError(t, s.Put(ctx, fmt.Sprintf("batches/%d", i), nil, nil))
@@ -178,7 +178,7 @@ func TestWhatABatchLeavesIsSentAgain(t *testing.T) {
 // TestATTLCountsFromWhenTheWriteArrived delays a write for longer than the slack.
 func TestATTLCountsFromWhenTheWriteArrived(t *testing.T) {
 	const ttl, late = time.Second, 800 * time.Millisecond
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{})
 	var arrived time.Time
 	p.answering(count("PutItem", 1, func(exchange) *http.Response {

@@ -24,7 +24,7 @@ var tlsOfNobody = &tls.Config{MinVersion: tls.VersionTLS12}
 
 // TestTLS puts a proxy that ends TLS in front of DynamoDB Local, which has none.
 func TestTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	target := &url.URL{Scheme: "http", Host: testserver.DynamoDB(t)}
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -55,7 +55,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestCredentials(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	addr := testserver.DynamoDB(t)
 	nobody, err := New([]string{addr}, nil, &Options{AWS: &aws.Config{Credentials: aws.AnonymousCredentials{}}})
 	require.NoError(t, err)
@@ -80,7 +80,7 @@ func TestCredentials(t *testing.T) {
 
 // TestRefusals are answers that DynamoDB Local never gives.
 func TestRefusals(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{})
 	for code, want := range map[string]error{
 		"AccessDeniedException":                  valkeyrie.ErrUnauthorized,

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvtools/valkeyrie"
+	"github.com/kvtools/valkeyrie/internal/testserver"
 )
 
 // shards answers for a stream what DynamoDB Local does not do at will. It knows
@@ -90,7 +91,7 @@ func scripted(t *testing.T, script *shards, key string) <-chan *valkeyrie.KVPair
 	t.Helper()
 	s, p := tapped(t, Options{})
 	p.answering(script.answer)
-	states, err := s.Watch(within(t, time.Minute), key, nil)
+	states, err := s.Watch(testserver.Within(t, time.Minute), key, nil)
 	require.NoError(t, err)
 	require.Nil(t, (<-states).Value)
 	return states
@@ -110,7 +111,7 @@ func shows(t *testing.T, states <-chan *valkeyrie.KVPair, want string) {
 // TestShardsThatFollowAreRead has a change that only a shard tells of that came
 // about when another one was split, and was closed at once.
 func TestShardsThatFollowAreRead(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	const key = "stream/split"
 	script := &shards{
 		open: map[string]bool{"old": false, "first": true}, parents: map[string]string{}, records: map[string][]string{},
@@ -142,7 +143,7 @@ func TestAStreamThatWasLostIsNotMissed(t *testing.T) {
 	for _, code := range []string{"ExpiredIteratorException", "TrimmedDataAccessException", "ResourceNotFoundException"} {
 		t.Run(code, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, time.Minute)
+			ctx := testserver.Within(t, time.Minute)
 			key := "stream/" + code
 			script := &shards{open: map[string]bool{"first": true}, once: true}
 			states := scripted(t, script, key)
@@ -154,7 +155,7 @@ func TestAStreamThatWasLostIsNotMissed(t *testing.T) {
 }
 
 func TestAThrottledStreamIsReadLater(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	const key = "stream/throttled"
 	script := &shards{open: map[string]bool{"first": true}, parents: map[string]string{}, records: map[string][]string{}}
 	states := scripted(t, script, key)
@@ -175,7 +176,7 @@ func TestAThrottledStreamIsReadLater(t *testing.T) {
 // TestOneReaderForAllWatches counts what idle watches cost, and a change.
 func TestOneReaderForAllWatches(t *testing.T) {
 	const watches, idle = 50, 2 * time.Second
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{Table: "quiet"})
 	var states []<-chan *valkeyrie.KVPair
 	for i := range watches {
@@ -209,13 +210,13 @@ func TestOneReaderForAllWatches(t *testing.T) {
 // to be used.
 func TestWithoutAStream(t *testing.T) {
 	creator := open(t, nil, &Options{Table: "streamless", Create: true, NoStream: true})
-	require.NoError(t, creator.Put(within(t, time.Minute), "k", nil, nil))
+	require.NoError(t, creator.Put(testserver.Within(t, time.Minute), "k", nil, nil))
 	for name, opts := range map[string]Options{
 		"none":     {Table: "streamless", PollInterval: 100 * time.Millisecond},
 		"not used": {Table: "valkeyrie", Create: true, NoStream: true, PollInterval: 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := testserver.Within(t, time.Minute)
 			a, b := open(t, nil, &opts), open(t, nil, &opts)
 			states, err := a.Watch(ctx, "poll/k", nil)
 			require.NoError(t, err)

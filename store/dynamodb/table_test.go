@@ -19,7 +19,7 @@ import (
 )
 
 func TestTheTableIsCreatedOnceByMany(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	var callers sync.WaitGroup
 	errs := make(chan error, 20)
 	for i := range 4 {
@@ -44,7 +44,7 @@ func TestTheTableIsCreatedOnceByMany(t *testing.T) {
 }
 
 func TestAMissingTableIsAnErrorUntilItIsThere(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	cfg := awsTest(nil)
 	cfg.BaseEndpoint = aws.String("http://" + testserver.DynamoDB(t)) // nothing says that it is an emulator
 	s, err := New(nil, nil, &Options{Table: "missing", AWS: cfg})
@@ -61,7 +61,7 @@ func TestAMissingTableIsAnErrorUntilItIsThere(t *testing.T) {
 }
 
 func TestTheTableOfAnEmulatorIsCreated(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, nil, &Options{Table: "emulated"})
 	require.NoError(t, s.Put(ctx, "k", nil, nil))
 	for endpoint, want := range map[string]bool{
@@ -76,7 +76,7 @@ func TestTheTableOfAnEmulatorIsCreated(t *testing.T) {
 }
 
 func TestATableThatDoesNotFitIsRefused(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	_, err := raw(t, testserver.DynamoDB(t)).CreateTable(ctx, &dynamodb.CreateTableInput{
 		TableName:            aws.String("foreign"),
 		BillingMode:          types.BillingModePayPerRequest,
@@ -93,7 +93,7 @@ func TestATableThatDoesNotFitIsRefused(t *testing.T) {
 }
 
 func TestForeignItems(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, nil, &Options{Table: "corrupt", Create: true, NoStream: true})
 	require.NoError(t, s.Put(ctx, "d/ours", nil, nil))
 	key := "d/theirs"
@@ -129,7 +129,7 @@ func TestForeignItems(t *testing.T) {
 }
 
 func TestValuesAreLimitedWhateverTheKey(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s, p := tapped(t, Options{})
 	key := strings.Repeat("k", maxWireKey)
 	mortal := &valkeyrie.WriteOptions{TTL: time.Hour}

@@ -2,7 +2,6 @@ package dynamodb
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -19,14 +18,6 @@ import (
 	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/testserver"
 )
-
-// within returns a context that ends the test's calls in time.
-func within(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // tap is an HTTP client that sees all requests of a store, and may answer instead
 // of the server.
@@ -137,7 +128,7 @@ func tapped(t testing.TB, opts Options) (valkeyrie.Store, *tap) {
 	s, err := New([]string{addr}, nil, &opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	_, err = s.Exists(within(t, time.Minute), "warm-up", nil)
+	_, err = s.Exists(testserver.Within(t, time.Minute), "warm-up", nil)
 	require.NoError(t, err)
 	p.took()
 	return s, p
@@ -149,7 +140,7 @@ func open(t testing.TB, cfg *valkeyrie.Config, opts *Options) valkeyrie.Store {
 	s := mustNew(t, testserver.DynamoDB(t), cfg, opts)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	if opts == nil { // so that the table is there
-		_, err := s.Exists(within(t, time.Minute), "warm-up", nil)
+		_, err := s.Exists(testserver.Within(t, time.Minute), "warm-up", nil)
 		require.NoError(t, err)
 	}
 	return s
@@ -168,6 +159,6 @@ func raw(t testing.TB, addr string) *dynamodb.Client {
 // rawItem writes an item as another tool or process would.
 func rawItem(t testing.TB, table string, a attributes) {
 	t.Helper()
-	_, err := raw(t, testserver.DynamoDB(t)).PutItem(within(t, time.Minute), &dynamodb.PutItemInput{TableName: &table, Item: a})
+	_, err := raw(t, testserver.DynamoDB(t)).PutItem(testserver.Within(t, time.Minute), &dynamodb.PutItemInput{TableName: &table, Item: a})
 	require.NoError(t, err)
 }

@@ -23,7 +23,7 @@ import (
 )
 
 func TestOtherToolsReadAndWriteTheSame(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.EtcdV2(t)
 	s, keys := open(t, server.Endpoints, &valkeyrie.Config{Prefix: "tools"}, nil), raw(t, server.Endpoints...)
 	require.NoError(t, s.Put(ctx, "a/b", []byte("text"), nil))
@@ -76,7 +76,7 @@ func keysOf(pairs []*valkeyrie.KVPair) []string {
 // A directory that a deleted key left behind cannot be removed safely: etcd would
 // as well remove a value that somebody has put in its place.
 func TestAKeyWhereADirectoryWasLeft(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.EtcdV2(t)
 	s, keys := open(t, server.Endpoints, &valkeyrie.Config{Prefix: "left"}, nil), raw(t, server.Endpoints...)
 	require.NoError(t, s.Put(ctx, "d/k", nil, nil))
@@ -132,7 +132,7 @@ func TestAKeyWhereADirectoryWasLeft(t *testing.T) {
 }
 
 func TestARenewalIsNoWrite(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.EtcdV2(t)
 	s, keys := open(t, server.Endpoints, nil, nil), raw(t, server.Endpoints...)
 	_, p, err := s.AtomicPut(ctx, "renewed", []byte("\xff"), nil, &valkeyrie.WriteOptions{TTL: 300 * time.Millisecond, KeepAlive: true})
@@ -187,7 +187,7 @@ func (c *counter) run() {
 
 func TestNothingSpinsWhileTheServerIsAway(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartEtcdV2(t, testserver.EtcdOptions{})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -243,7 +243,7 @@ func reads(t *testing.T, endpoint string) int {
 
 func TestAChangeCostsAWatchNoRead(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartEtcdV2(t, testserver.EtcdOptions{}).Endpoints
 	s := open(t, endpoints, nil, nil)
 	for i := range 50 {
@@ -268,7 +268,7 @@ func TestAChangeCostsAWatchNoRead(t *testing.T) {
 
 func TestASlowAnswerIsNotASilentOne(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	proxy, err := faultproxy.New(testserver.EtcdV2(t).Endpoints[0])
 	require.NoError(t, err)
 	t.Cleanup(proxy.Close)

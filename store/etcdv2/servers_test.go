@@ -18,14 +18,6 @@ import (
 	"github.com/kvtools/valkeyrie/testutils"
 )
 
-// within returns a context that ends the test's calls in time.
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // open opens a store that is closed at the end of the test.
 func open(t *testing.T, endpoints []string, cfg *valkeyrie.Config, opts *Options) valkeyrie.Store {
 	t.Helper()
@@ -61,7 +53,7 @@ func rawClient(t testing.TB, cfg client.Config, endpoints ...string) client.Clie
 
 func TestTLS(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartEtcdV2(t, testserver.EtcdOptions{ClientCerts: true})
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.MutualConfig()}, nil)
 	require.NoError(t, s.Put(ctx, "tls", []byte("v"), nil))
@@ -86,7 +78,7 @@ func TestTLS(t *testing.T) {
 // who may do everything below app; nobody else may do anything.
 func withUsers(t *testing.T) []string {
 	t.Helper()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartEtcdV2(t, testserver.EtcdOptions{}).Endpoints
 	c := rawClient(t, client.Config{Username: "root", Password: "root"}, endpoints...)
 	users, roles := client.NewAuthUserAPI(c), client.NewAuthRoleAPI(c)
@@ -105,7 +97,7 @@ func TestUsers(t *testing.T) {
 	t.Parallel()
 	endpoints := withUsers(t)
 	t.Run("with rights", func(t *testing.T) {
-		ctx := within(t, time.Minute)
+		ctx := testserver.Within(t, time.Minute)
 		ann := open(t, endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"}, nil)
 		require.NoError(t, ann.Put(ctx, "app/k", []byte("v"), &valkeyrie.WriteOptions{TTL: time.Minute, KeepAlive: true}))
 		pairs, err := ann.List(ctx, "app", nil)
@@ -136,7 +128,7 @@ func TestUsers(t *testing.T) {
 func TestRightsTakenAwayEndAWatch(t *testing.T) {
 	t.Parallel()
 	endpoints := withUsers(t)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	ann := open(t, endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"}, &Options{PollInterval: 100 * time.Millisecond})
 	states, err := ann.Watch(ctx, "app/k", nil)
 	require.NoError(t, err)
@@ -154,7 +146,7 @@ func TestRightsTakenAwayEndAWatch(t *testing.T) {
 
 func TestWithoutV2API(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, testserver.StartEtcdV2(t, testserver.EtcdOptions{Args: []string{"--enable-v2=false"}}).Endpoints, nil, nil)
 	_, err := s.Get(ctx, "k", nil)
 	require.ErrorIs(t, err, valkeyrie.ErrCallNotSupported)
@@ -204,7 +196,7 @@ func TestAClusterGoesOnWithoutAnyOfItsMembers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx := within(t, 2*time.Minute)
+			ctx := testserver.Within(t, 2*time.Minute)
 			cluster := testserver.StartEtcdV2(t, testserver.EtcdOptions{Members: 3})
 			s := open(t, cluster.Endpoints, &valkeyrie.Config{ConnectionTimeout: 2 * time.Second}, &Options{PollInterval: time.Second})
 			states, err := s.Watch(ctx, "n", nil)

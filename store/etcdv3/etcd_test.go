@@ -17,7 +17,7 @@ import (
 )
 
 func TestKeysOfOtherToolsWithALeadingSlash(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.EtcdV3(t).Endpoints
 	c := raw(t, endpoints)
 	_, err := c.Put(ctx, "/slash/a", "theirs")
@@ -43,7 +43,7 @@ func TestKeysOfOtherToolsWithALeadingSlash(t *testing.T) {
 
 // docs/migrating.md says so.
 func TestWhatOlderReleasesLeft(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.EtcdV3(t).Endpoints
 	c := raw(t, endpoints)
 	for _, key := range []string{"older/limit", "older/leader", "older/leader___lock/694d7c1b4e1b8d05"} {
@@ -70,7 +70,7 @@ func TestWhatOlderReleasesLeft(t *testing.T) {
 
 func TestWritesWithTTLShareLeases(t *testing.T) {
 	const keys = 2500
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.EtcdV3(t).Endpoints
 	c := raw(t, endpoints)
 	s := open(t, endpoints, nil)
@@ -107,7 +107,7 @@ func TestWritesWithTTLShareLeases(t *testing.T) {
 }
 
 func TestAKeyKeptAliveHasALeaseForItself(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.EtcdV3(t).Endpoints
 	c := raw(t, endpoints)
 	s := open(t, endpoints, nil)
@@ -129,7 +129,7 @@ func TestAKeyKeptAliveHasALeaseForItself(t *testing.T) {
 }
 
 func TestLocksLeaveNoLeaseBehind(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	endpoints := testserver.StartEtcdV3(t, testserver.EtcdOptions{}).Endpoints
 	c := raw(t, endpoints)
 	s := open(t, endpoints, nil)
@@ -154,7 +154,7 @@ func TestLocksLeaveNoLeaseBehind(t *testing.T) {
 }
 
 func TestASnapshotLargerThanAPageMissesNothing(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, testserver.EtcdV3(t).Endpoints, nil)
 	const keys = firstPage + firstPage/2 // the second page is made smaller, for the size of the values
 	for i := range keys {
@@ -190,7 +190,7 @@ func ranges(t *testing.T, endpoint string) (n float64) {
 
 func TestAChangeCostsNoRead(t *testing.T) {
 	const changes = 500
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartEtcdV3(t, testserver.EtcdOptions{}).Endpoints
 	c := raw(t, endpoints)
 	s := open(t, endpoints, nil)

@@ -17,14 +17,6 @@ import (
 	"github.com/kvtools/valkeyrie/testutils"
 )
 
-// within returns a context that ends the test's calls in time.
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
-
 // open opens a store that is closed at the end of the test.
 func open(t *testing.T, endpoints []string, cfg *valkeyrie.Config) valkeyrie.Store {
 	t.Helper()
@@ -44,7 +36,7 @@ func raw(t testing.TB, endpoints []string) *clientv3.Client {
 }
 
 func TestTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.EtcdV3TLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.ClientConfig()})
 	require.NoError(t, s.Put(ctx, "tls", []byte("v"), nil))
@@ -63,7 +55,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.EtcdV3MutualTLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.MutualConfig()})
 	require.NoError(t, s.Put(ctx, "mutual", []byte("v"), nil))
@@ -78,7 +70,7 @@ func TestMutualTLS(t *testing.T) {
 // who may do everything below app/.
 func withUsers(t *testing.T) []string {
 	t.Helper()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartEtcdV3(t, testserver.EtcdOptions{}).Endpoints
 	c := raw(t, endpoints)
 	must := func(_ any, err error) { t.Helper(); require.NoError(t, err) }
@@ -94,7 +86,7 @@ func withUsers(t *testing.T) []string {
 
 func TestUsers(t *testing.T) {
 	endpoints := withUsers(t)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	ann := open(t, endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"})
 	require.NoError(t, ann.Put(ctx, "app/k", []byte("v"), &valkeyrie.WriteOptions{TTL: time.Minute}))
 	pairs, err := ann.List(ctx, "app", nil)
@@ -141,7 +133,7 @@ func TestWrongCredentials(t *testing.T) {
 
 func TestRightsTakenAwayEndAWatch(t *testing.T) {
 	endpoints := withUsers(t)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	ann := open(t, endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"})
 	root, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Username: "root", Password: "root", Logger: zap.NewNop()})
 	require.NoError(t, err)
@@ -155,7 +147,7 @@ func TestRightsTakenAwayEndAWatch(t *testing.T) {
 
 func TestAClusterGoesOnWithoutAnyOfItsMembers(t *testing.T) {
 	cluster := testserver.StartEtcdV3(t, testserver.EtcdOptions{Members: 3})
-	ctx := within(t, 3*time.Minute)
+	ctx := testserver.Within(t, 3*time.Minute)
 	s := open(t, cluster.Endpoints, nil)
 	require.NoError(t, s.Put(ctx, "c/n", []byte("0"), nil))
 	states, err := s.WatchTree(ctx, "c", nil)

@@ -125,7 +125,7 @@ func (m *mover) owner(slot int) int {
 func TestSlotsMoveWhileTheStoreIsUsed(t *testing.T) {
 	t.Parallel()
 	r := testserver.StartRedisCluster(t, 3)
-	ctx := within(t, 3*time.Minute)
+	ctx := testserver.Within(t, 3*time.Minute)
 	s := open(t, r.Endpoints[:1], nil, &Options{Cluster: true, ResyncInterval: time.Hour})
 	const keys = 60
 	key := func(i int) string { return fmt.Sprintf("moved/%d", i) }
@@ -242,7 +242,7 @@ func TestSlotsMoveWhileTheStoreIsUsed(t *testing.T) {
 }
 
 func TestAClusterThatCannotHelp(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	stranger := open(t, testserver.RedisCluster(t).Endpoints, &valkeyrie.Config{Username: "nobody", Password: "x"}, &Options{Cluster: true})
 	_, err := stranger.Get(ctx, "k", nil)
 	require.ErrorIs(t, err, valkeyrie.ErrUnauthorized)
@@ -259,7 +259,7 @@ func TestAClusterThatCannotHelp(t *testing.T) {
 func TestAPrimaryOfAClusterThatIsAwayIsTold(t *testing.T) {
 	t.Parallel()
 	r := testserver.StartRedisCluster(t, 3)
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	s := open(t, r.Endpoints, nil, &Options{Cluster: true})
 	for i := range 30 {
 		require.NoError(t, s.Put(ctx, fmt.Sprintf("k/%d", i), nil, nil))

@@ -24,6 +24,7 @@ type link struct {
 	opening *opening // nil: nobody dials
 	pause   time.Duration
 	notYet  time.Time // no attempt before that
+	why     error     // the last attempt failed
 }
 
 // opening is an attempt to open a pipe; done is closed when p or err is there.
@@ -59,8 +60,18 @@ func (l *link) open(ctx context.Context) (*pipe, error) {
 	case <-o.done:
 		return o.p, o.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, l.tooLate(ctx.Err())
 	}
+}
+
+// tooLate is the error of a caller whose context ended before there was a pipe.
+func (l *link) tooLate(err error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.why == nil {
+		return fmt.Errorf("there is no connection yet: %w", err)
+	}
+	return fmt.Errorf("there is no connection: %w; the last attempt ended with: %v", err, l.why)
 }
 
 // attempt joins the attempt that is going on, or starts one.
@@ -119,7 +130,7 @@ func (l *link) run(o *opening) {
 	} else {
 		l.cur.Store(o.p)
 	}
-	l.opening = nil
+	l.opening, l.why = nil, o.err
 	close(o.done)
 }
 

@@ -29,7 +29,7 @@ func proxied(t *testing.T, opts *Options) (*faultproxy.Proxy, valkeyrie.Store) {
 // alone makes calls until a caller who is alone has a connection of his own.
 func alone(t *testing.T, p *faultproxy.Proxy, s valkeyrie.Store) {
 	t.Helper()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	require.Eventually(t, func() bool {
 		_, err := s.Exists(ctx, "alone", nil)
 		require.NoError(t, err)
@@ -53,7 +53,7 @@ func TestACallerWhoIsAloneLeavesWithHisContext(t *testing.T) {
 	assert.Less(t, time.Since(began), time.Second)
 	require.NoError(t, p.Pass())
 	require.Eventually(t, func() bool {
-		got, err := s.Get(within(t, 10*time.Second), "alone", nil)
+		got, err := s.Get(testserver.Within(t, 10*time.Second), "alone", nil)
 		return err == nil && string(got.Value) == "unknown"
 	}, 20*time.Second, time.Millisecond)
 }
@@ -64,7 +64,7 @@ func TestTheConnectionOfACallerWhoIsAloneDoesNotIdle(t *testing.T) {
 	p, s := proxied(t, &Options{ReplyTimeout: 300 * time.Millisecond})
 	alone(t, p, s)
 	require.Eventually(t, func() bool { return p.Connections() == 1 }, 20*time.Second, time.Millisecond)
-	require.NoError(t, s.Put(within(t, time.Minute), "alone", nil, nil))
+	require.NoError(t, s.Put(testserver.Within(t, time.Minute), "alone", nil, nil))
 }
 
 func TestSilenceIsNoticedWithoutAContext(t *testing.T) {
@@ -81,7 +81,7 @@ func TestSilenceIsNoticedWithoutAContext(t *testing.T) {
 			require.ErrorIs(t, err, valkeyrie.ErrAmbiguous)
 			assert.Less(t, time.Since(began), 5*time.Second)
 			require.NoError(t, p.Pass())
-			require.Eventually(t, func() bool { return s.Put(within(t, time.Minute), "silence", nil, nil) == nil }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return s.Put(testserver.Within(t, time.Minute), "silence", nil, nil) == nil }, 20*time.Second, time.Millisecond)
 		})
 	}
 }
@@ -106,7 +106,7 @@ func TestACallOfACallerWhoIsAloneEndsWithClose(t *testing.T) {
 
 func TestWhoLeavesEarlyDisturbsNobody(t *testing.T) {
 	p, s := proxied(t, nil)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	for i := range 10 {
 		require.NoError(t, s.Put(ctx, fmt.Sprintf("early/%d", i), fmt.Append(nil, i), nil))
 	}
@@ -137,22 +137,22 @@ func TestWhoLeavesEarlyDisturbsNobody(t *testing.T) {
 
 func TestAWriteThatWasNotSentIsNotAmbiguous(t *testing.T) {
 	p, s := proxied(t, nil)
-	require.NoError(t, s.Put(within(t, time.Minute), "unsent", nil, nil))
+	require.NoError(t, s.Put(testserver.Within(t, time.Minute), "unsent", nil, nil))
 	p.Refuse()
 	p.Cut()
 	var err error
 	require.Eventually(t, func() bool { // until the store has seen the cut
-		err = s.Put(within(t, time.Minute), "unsent", nil, nil)
+		err = s.Put(testserver.Within(t, time.Minute), "unsent", nil, nil)
 		return err != nil && !errors.Is(err, valkeyrie.ErrAmbiguous)
 	}, 20*time.Second, time.Millisecond)
 	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
 	require.NoError(t, p.Pass())
-	require.Eventually(t, func() bool { return s.Put(within(t, time.Minute), "unsent", nil, nil) == nil }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.Put(testserver.Within(t, time.Minute), "unsent", nil, nil) == nil }, 20*time.Second, time.Millisecond)
 }
 
 func TestReadsAreSentAgainWhenTheConnectionBreaks(t *testing.T) {
 	p, s := proxied(t, nil)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	require.NoError(t, s.Put(ctx, "again", []byte("v"), nil))
 	stop := make(chan struct{})
 	var cutting sync.WaitGroup
@@ -175,7 +175,7 @@ func TestReadsAreSentAgainWhenTheConnectionBreaks(t *testing.T) {
 }
 
 func TestScriptsAreLoadedAgain(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, nil)
@@ -194,7 +194,7 @@ func TestScriptsAreLoadedAgain(t *testing.T) {
 }
 
 func TestAServerThatLoadsItsDataIsWaitedFor(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{Durable: true})
 	s := open(t, server.Endpoints, nil, nil)
 	require.NoError(t, s.Put(ctx, "k", []byte("kept"), nil))

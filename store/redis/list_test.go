@@ -38,7 +38,7 @@ func TestGlob(t *testing.T) {
 }
 
 func TestDirectoriesWithGlobCharacters(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, testserver.Redis(t).Endpoints, nil, nil)
 	dirs := []string{"g/*", "g/?", "g/[a]", "g/a", "g/b", `g/\`, "g/**", "g/[", "g/]"}
 	for _, dir := range dirs {
@@ -68,7 +68,7 @@ func TestDirectoriesWithGlobCharacters(t *testing.T) {
 }
 
 func TestListsBesideManyOtherKeys(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, nil)
@@ -99,7 +99,7 @@ func TestListsBesideManyOtherKeys(t *testing.T) {
 // TestAWalkYieldsEachKeyOnceWhileTheTableShrinks: that is when SCAN returns keys
 // more than once.
 func TestAWalkYieldsEachKeyOnceWhileTheTableShrinks(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, nil)
@@ -124,7 +124,7 @@ func TestAWalkYieldsEachKeyOnceWhileTheTableShrinks(t *testing.T) {
 // TestAWalkMissesNothingWhenTheServerRestarts: the cursor of a SCAN means nothing to
 // the next process.
 func TestAWalkMissesNothingWhenTheServerRestarts(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{Durable: true})
 	s := open(t, server.Endpoints, nil, nil)
 	const n = 20_000
@@ -143,7 +143,7 @@ func TestAWalkMissesNothingWhenTheServerRestarts(t *testing.T) {
 }
 
 func TestAWalkOfLargeValuesHoldsFewOfThem(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, nil)

@@ -25,7 +25,7 @@ func newTestDriver(t *testing.T, endpoints []string, opts Options) *driver {
 }
 
 func TestALockOfTheSameOwnerIsFree(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	for name, d := range map[string]*driver{
 		"single":  newTestDriver(t, testserver.Redis(t).Endpoints, Options{}),
 		"cluster": newTestDriver(t, testserver.RedisCluster(t).Endpoints, Options{Cluster: true}),
@@ -56,7 +56,7 @@ func TestALockOfTheSameOwnerIsFree(t *testing.T) {
 }
 
 func TestATokenGrowsAlthoughTheClockWasSetBack(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.Redis(t)
 	s, c := open(t, server.Endpoints, nil, nil), raw(t, server.Endpoints[0])
 	l, err := s.NewLock(ctx, "back/lock", nil)
@@ -81,7 +81,7 @@ func TestATokenGrowsAlthoughTheClockWasSetBack(t *testing.T) {
 // TestLocksOutliveARestartWhereTheDefaultUserIsOff: Redis before late 2025 forgets
 // transactions then, and scripts that write twice.
 func TestLocksOutliveARestartWhereTheDefaultUserIsOff(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{Durable: true, Args: onlyAnn})
 	s := open(t, server.Endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"}, nil)
 	l, err := s.NewLock(ctx, "l", &valkeyrie.LockOptions{TTL: time.Minute})

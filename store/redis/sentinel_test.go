@@ -54,7 +54,7 @@ func role(addr string) string {
 func TestSentinelFailoverUnderLoad(t *testing.T) {
 	t.Parallel()
 	group := testserver.StartRedisSentinel(t)
-	ctx := within(t, 3*time.Minute)
+	ctx := testserver.Within(t, 3*time.Minute)
 	s := open(t, group.Endpoints, nil, &Options{Sentinel: &Sentinel{MasterName: group.Master}})
 	require.NoError(t, s.Put(ctx, "n", []byte("0"), nil))
 	states, err := s.Watch(ctx, "n", nil)
@@ -121,7 +121,7 @@ func TestSentinelFailoverUnderLoad(t *testing.T) {
 func TestATokenGrowsAcrossAFailover(t *testing.T) {
 	t.Parallel()
 	group := testserver.StartRedisSentinel(t)
-	ctx := within(t, 3*time.Minute)
+	ctx := testserver.Within(t, 3*time.Minute)
 	s := open(t, group.Endpoints, nil, &Options{Sentinel: &Sentinel{MasterName: group.Master}})
 	l, err := s.NewLock(ctx, "l", &valkeyrie.LockOptions{TTL: 2 * time.Second})
 	require.NoError(t, err)
@@ -141,7 +141,7 @@ func TestATokenGrowsAcrossAFailover(t *testing.T) {
 func TestSentinelsThatCannotHelp(t *testing.T) {
 	t.Parallel()
 	group := testserver.StartRedisSentinel(t)
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	wrong := open(t, group.Endpoints, nil, &Options{Sentinel: &Sentinel{MasterName: "nosuch"}})
 	err := wrong.Put(ctx, "k", nil, nil)
 	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)

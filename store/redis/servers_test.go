@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"crypto/tls"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -15,14 +16,6 @@ import (
 	"github.com/kvtools/valkeyrie/internal/testserver"
 	"github.com/kvtools/valkeyrie/testutils"
 )
-
-// within returns a context that ends the test's calls in time.
-func within(t *testing.T, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // open opens a store that is closed at the end of the test.
 func open(t testing.TB, endpoints []string, cfg *valkeyrie.Config, opts *Options) valkeyrie.Store {
@@ -57,7 +50,7 @@ func addUser(t testing.TB, c redis.Conn, name string, rules ...any) {
 }
 
 func TestTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.RedisTLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.ClientConfig()}, nil)
 	require.NoError(t, s.Put(ctx, "tls", []byte("v"), nil))
@@ -72,7 +65,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.RedisMutualTLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.MutualConfig()}, nil)
 	require.NoError(t, s.Put(ctx, "mutual", []byte("v"), nil))
@@ -83,7 +76,7 @@ func TestMutualTLS(t *testing.T) {
 }
 
 func TestAUserNeedsARightToHisPrefixOnly(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	addUser(t, raw(t, server.Endpoints[0]), "ann", ">ann", "~app/*", "&__keyspace@0__:app/*", "+@all", "-@admin", "-@dangerous", "+config|get", "+config|set")
 	ann := open(t, server.Endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"}, nil)
@@ -134,14 +127,14 @@ func TestWrongCredentials(t *testing.T) {
 		})
 	}
 	s := open(t, server.Endpoints, &valkeyrie.Config{Password: "secret"}, nil)
-	require.NoError(t, s.Put(within(t, time.Minute), "k", nil, nil), "the password alone, without a user")
+	require.NoError(t, s.Put(testserver.Within(t, time.Minute), "k", nil, nil), "the password alone, without a user")
 }
 
 func TestRightsTakenAwayEndAWatch(t *testing.T) {
 	t.Parallel()
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	addUser(t, raw(t, server.Endpoints[0]), "ann", ">ann", "~app/*", "&*", "+@all")
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	ann := open(t, server.Endpoints, &valkeyrie.Config{Username: "ann", Password: "ann"}, &Options{ResyncInterval: 100 * time.Millisecond})
 	states, err := ann.Watch(ctx, "app/k", nil)
 	require.NoError(t, err)
@@ -153,7 +146,7 @@ func TestRightsTakenAwayEndAWatch(t *testing.T) {
 }
 
 func TestEachConnectionSelectsTheDatabase(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{Durable: true})
 	seven := open(t, server.Endpoints, nil, &Options{DB: 7})
 	zero := open(t, server.Endpoints, nil, nil)
@@ -224,6 +217,23 @@ func TestNewDoesNotWaitForTheServer(t *testing.T) {
 	}
 }
 
+func TestAnErrorSaysThatThereIsNoConnection(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and answers nothing
+	require.NoError(t, err)
+	defer silent.Close()
+	s := open(t, []string{silent.Addr().String()}, &valkeyrie.Config{ConnectionTimeout: 300 * time.Millisecond}, nil)
+	ctx := testserver.Within(t, 100*time.Millisecond)
+	_, err = s.Get(ctx, "k", nil)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "no connection yet")
+	require.Eventually(t, func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Millisecond)
+		defer cancel()
+		_, err = s.Get(ctx, "k", nil)
+		return strings.Contains(err.Error(), "the last attempt ended with: no connection within 300ms")
+	}, 10*time.Second, time.Millisecond)
+}
+
 func TestAServerThatTakesNoMoreClients(t *testing.T) {
 	server := testserver.StartRedis(t, testserver.RedisOptions{Args: []string{"--maxclients", "1"}})
 	require.Eventually(t, func() bool { // the one who looked whether it is up may still be there
@@ -231,7 +241,7 @@ func TestAServerThatTakesNoMoreClients(t *testing.T) {
 		return err == nil
 	}, 10*time.Second, 10*time.Millisecond)
 	s := open(t, server.Endpoints, nil, nil)
-	err := s.Put(within(t, time.Minute), "k", nil, nil)
+	err := s.Put(testserver.Within(t, time.Minute), "k", nil, nil)
 	require.ErrorIs(t, err, valkeyrie.ErrNotReachable)
 	require.ErrorContains(t, err, "max number of clients")
 }

@@ -51,7 +51,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func TestWhatIsStored(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.Redis(t).Endpoints
 	c, s := raw(t, endpoints[0]), open(t, endpoints, nil, nil)
 	require.NoError(t, s.Put(ctx, "stored", []byte("the value"), nil))
@@ -63,7 +63,7 @@ func TestWhatIsStored(t *testing.T) {
 }
 
 func TestStringsOfOtherTools(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.Redis(t).Endpoints
 	c, s := raw(t, endpoints[0]), open(t, endpoints, nil, nil)
 	for _, theirs := range []string{"plain text", "", "\x00\xff", "VK", "\x9aV", "\x9a"} {
@@ -98,7 +98,7 @@ func TestStringsOfOtherTools(t *testing.T) {
 }
 
 func TestDamagedHeaders(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.Redis(t).Endpoints
 	c, s := raw(t, endpoints[0]), open(t, endpoints, nil, nil)
 	for _, damaged := range []string{magic, magic + "\x011234567", magic + "\x01\x00\x00\x00\x00\x00\x00\x00\x00v", magic + "\x0312345678v", magic + "\x01\x80" + "2345678v", magic + "\x02\x00" + "2345678\x01ov"} {
@@ -121,7 +121,7 @@ func TestDamagedHeaders(t *testing.T) {
 }
 
 func TestKeysOfOtherTypesAreLeftAlone(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.Redis(t).Endpoints
 	c, s := raw(t, endpoints[0]), open(t, endpoints, nil, nil)
 	do(t, c, "RPUSH", "types/list", "x")
@@ -163,7 +163,7 @@ func TestKeysOfOtherTypesAreLeftAlone(t *testing.T) {
 }
 
 func TestPlainStrings(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.Redis(t).Endpoints
 	c, s := raw(t, endpoints[0]), open(t, endpoints, nil, &Options{PlainStrings: true})
 	for _, value := range []string{"text", "", "\x00\xff", magic + "not a header"} {

@@ -31,7 +31,7 @@ func setting(t *testing.T, c redis.Conn) string {
 }
 
 func TestNotificationsAreAddedWhenAWatchStarts(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{Args: []string{"--notify-keyspace-events", "Elh"}})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, nil)
@@ -51,7 +51,7 @@ func TestNotificationsAreAddedWhenAWatchStarts(t *testing.T) {
 }
 
 func TestKeepNotificationsChangesNothing(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, &Options{Notifications: KeepNotifications, PollInterval: 50 * time.Millisecond, ResyncInterval: time.Hour})
@@ -66,7 +66,7 @@ func TestKeepNotificationsChangesNothing(t *testing.T) {
 func TestNotificationsThatAreOnNeedNoPolling(t *testing.T) {
 	for name, mode := range map[string]Notifications{"keep": KeepNotifications, "trust": TrustNotifications} {
 		t.Run(name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
+			ctx := testserver.Within(t, time.Minute)
 			server := testserver.StartRedis(t, testserver.RedisOptions{Args: []string{"--notify-keyspace-events", "KA"}})
 			s := open(t, server.Endpoints, nil, &Options{Notifications: mode, PollInterval: time.Hour, ResyncInterval: time.Hour})
 			states, err := s.WatchTree(ctx, "d", nil)
@@ -79,7 +79,7 @@ func TestNotificationsThatAreOnNeedNoPolling(t *testing.T) {
 }
 
 func TestAllWatchesShareOneConnection(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, nil)
@@ -105,7 +105,7 @@ func TestAllWatchesShareOneConnection(t *testing.T) {
 }
 
 func TestSubscriptionsEndWithTheirWatches(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, nil)
@@ -129,7 +129,7 @@ func TestSubscriptionsEndWithTheirWatches(t *testing.T) {
 }
 
 func TestANotificationThatIsLostIsMadeUpFor(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, &Options{ResyncInterval: 200 * time.Millisecond})
@@ -143,7 +143,7 @@ func TestANotificationThatIsLostIsMadeUpFor(t *testing.T) {
 
 func TestAWatchBeginsAgainWhenItsConnectionIsKilled(t *testing.T) {
 	t.Parallel()
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{})
 	c := raw(t, server.Endpoints[0])
 	s := open(t, server.Endpoints, nil, &Options{ResyncInterval: time.Hour})
@@ -165,7 +165,7 @@ func TestAWatchBeginsAgainWhenItsConnectionIsKilled(t *testing.T) {
 }
 
 func TestAnExpiryIsToldThoughTheServerDoesNotTell(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.StartRedis(t, testserver.RedisOptions{Args: []string{"--enable-debug-command", "yes"}})
 	c := raw(t, server.Endpoints[0])
 	do(t, c, "DEBUG", "SET-ACTIVE-EXPIRE", 0) // the server deletes only what is asked for
