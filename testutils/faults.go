@@ -35,10 +35,10 @@ type Faults struct {
 	Seconds int
 
 	// Leftovers asks the server at addr, with its own tools, what is left when all
-	// stores are closed and all keys deleted: connections, leases, sessions, records
-	// of the library's own. RunSoak wants nothing to be left in the end, and gives
-	// what only expires the time for that. nil: there is nothing but keys.
-	Leftovers func(ctx context.Context, addr string) ([]string, error)
+	// stores are closed and all keys deleted: leases, sessions, records of the
+	// library's own. RunSoak asks again until nothing is left, for as long as it
+	// takes what only expires. nil: there is nothing but keys.
+	Leftovers func(t testing.TB, addr string) []string
 }
 
 // defaultSeconds is the default of Faults.Seconds.

@@ -103,21 +103,23 @@ func (o *office) close() int {
 // startVisitors has watches that come and go on what the scribes write, and stores.
 func (s *soak) startVisitors() {
 	for i, kv := range s.stores {
+		kind := i
 		s.work(fmt.Sprint("watches that come and go, ", i), func(ctx context.Context) error {
-			return s.visit(ctx, kv, s.galleries[rand.IntN(len(s.galleries))])
+			kind++
+			return s.visit(ctx, kv, s.galleries[rand.IntN(len(s.galleries))], kind%4)
 		})
 	}
 	s.work("stores that come and go", s.passBy)
 }
 
 // visit is a watch for a while. It has to end when it is told to, and not before.
-func (s *soak) visit(ctx context.Context, kv kvstore, g *gallery) error {
+func (s *soak) visit(ctx context.Context, kv kvstore, g *gallery, which int) error {
 	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond+rand.N(2*time.Second))
 	defer cancel()
 	rec, err := newRecorder("a visitor"), error(nil)
 	var synced <-chan struct{}
 	kind := "Events"
-	switch key := g.dir + "/busy"; rand.IntN(4) {
+	switch key := g.dir + "/busy"; which {
 	case 0:
 		kind, err = "Watch", rec.watch(ctx, kv, key)
 	case 1:

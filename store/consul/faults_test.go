@@ -23,6 +23,7 @@ func withFaults() testutils.Harness {
 			server := testserver.StartConsul(t, testserver.ConsulOptions{}).Members[0]
 			return &testutils.FaultServer{Addr: server.Addr(), Kill: server.Kill, Restart: server.Restart}
 		},
+		Leftovers: leftovers,
 		Open: func(t testing.TB, addr string, cfg *valkeyrie.Config) valkeyrie.Store {
 			t.Helper()
 			s, err := New([]string{addr}, cfg, nil)
@@ -31,4 +32,19 @@ func withFaults() testutils.Harness {
 		},
 	}
 	return h
+}
+
+// leftovers are keys and sessions.
+func leftovers(t testing.TB, addr string) (left []string) {
+	t.Helper()
+	c := raw(t, []string{addr})
+	keys, _, err := c.KV().Keys("", "", nil)
+	require.NoError(t, err)
+	for _, key := range keys {
+		left = append(left, "key "+key)
+	}
+	for id := range sessions(t, c) {
+		left = append(left, "session "+id)
+	}
+	return left
 }

@@ -25,7 +25,7 @@ func sessionOf(t *testing.T, c *api.Client, key string) (string, uint64) {
 }
 
 // sessions returns the ids of all sessions.
-func sessions(t *testing.T, c *api.Client) map[string]*api.SessionEntry {
+func sessions(t testing.TB, c *api.Client) map[string]*api.SessionEntry {
 	t.Helper()
 	list, _, err := c.Session().List(&api.QueryOptions{RequireConsistent: true})
 	require.NoError(t, err)

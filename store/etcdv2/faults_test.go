@@ -32,6 +32,7 @@ func withFaults() testutils.Harness {
 				Compact: func(ctx context.Context) error { return forget(ctx, keys) },
 			}
 		},
+		Leftovers: leftovers,
 		Open: func(t testing.TB, addr string, cfg *valkeyrie.Config) valkeyrie.Store {
 			t.Helper()
 			s, err := New([]string{addr}, cfg, nil)
@@ -63,4 +64,22 @@ func forget(ctx context.Context, keys client.KeysAPI) error {
 	}
 	_, err := keys.Delete(ctx, "/history", nil)
 	return err
+}
+
+// leftovers are values. Directories stay when they become empty; see docs/compatibility.md.
+func leftovers(t testing.TB, addr string) []string {
+	t.Helper()
+	all, err := raw(t, addr).Get(t.Context(), "/", &client.GetOptions{Recursive: true, Quorum: true})
+	require.NoError(t, err)
+	var below func(n *client.Node) []string
+	below = func(n *client.Node) (left []string) {
+		if !n.Dir {
+			return []string{"value " + n.Key}
+		}
+		for _, one := range n.Nodes {
+			left = append(left, below(one)...)
+		}
+		return left
+	}
+	return below(all.Node)
 }

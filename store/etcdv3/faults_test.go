@@ -2,6 +2,7 @@ package etcdv3
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ func withFaults() testutils.Harness {
 				Compact: func(ctx context.Context) error { return compact(ctx, server.Addr()) },
 			}
 		},
+		Leftovers: leftovers,
 		Open: func(t testing.TB, addr string, cfg *valkeyrie.Config) valkeyrie.Store {
 			t.Helper()
 			s, err := New([]string{addr}, cfg, nil)
@@ -55,4 +57,21 @@ func compact(ctx context.Context, addr string) error {
 	}
 	_, err = c.Compact(ctx, status.Header.Revision, clientv3.WithCompactPhysical())
 	return err
+}
+
+// leftovers are keys and leases.
+func leftovers(t testing.TB, addr string) (left []string) {
+	t.Helper()
+	c, ctx := raw(t, []string{addr}), t.Context()
+	keys, err := c.Get(ctx, "", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	require.NoError(t, err)
+	for _, kv := range keys.Kvs {
+		left = append(left, fmt.Sprintf("key %s, lease %x", kv.Key, kv.Lease))
+	}
+	leases, err := c.Leases(ctx)
+	require.NoError(t, err)
+	for _, l := range leases.Leases {
+		left = append(left, fmt.Sprintf("lease %x", l.ID))
+	}
+	return left
 }

@@ -1,8 +1,11 @@
 package zookeeper
 
 import (
+	"errors"
+	"slices"
 	"testing"
 
+	"github.com/go-zookeeper/zk"
 	"github.com/stretchr/testify/require"
 
 	"github.com/kvtools/valkeyrie"
@@ -24,6 +27,7 @@ func withFaults() testutils.Harness {
 			server := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Members[0]
 			return &testutils.FaultServer{Addr: server.Addr(), Kill: server.Kill, Restart: server.Restart}
 		},
+		Leftovers: leftovers,
 		Open: func(t testing.TB, addr string, cfg *valkeyrie.Config) valkeyrie.Store {
 			t.Helper()
 			s, err := New([]string{addr}, cfg, &Options{SessionTimeout: session})
@@ -32,4 +36,27 @@ func withFaults() testutils.Harness {
 		},
 	}
 	return h
+}
+
+// leftovers are nodes, but for the server's own and the three above the records of TTLs.
+func leftovers(t testing.TB, addr string) []string {
+	t.Helper()
+	c := raw(t, []string{addr})
+	var below func(path string) []string
+	below = func(path string) (all []string) {
+		names, _, err := c.Children(path)
+		if errors.Is(err, zk.ErrNoNode) {
+			return nil // went meanwhile
+		}
+		require.NoError(t, err)
+		for _, name := range names {
+			if at := child(path, name); at != "/zookeeper" {
+				all = append(append(all, at), below(at)...)
+			}
+		}
+		return all
+	}
+	return slices.DeleteFunc(below("/"), func(path string) bool {
+		return slices.Contains([]string{"/.valkeyrie", "/.valkeyrie/ttl", "/.valkeyrie/ttl/open"}, path)
+	})
 }
