@@ -16,23 +16,17 @@ import (
 // gate that is open while the session can be used: what the client would keep
 // until some later connection is so known not to have been sent.
 type client struct {
-	d        *driver
-	settings connectSettings
-	session  time.Duration  // the length that is asked for
-	arrive   func(*zk.Conn) // called in the keeper before each opening of the gate; may be nil
-
-	ctx    context.Context
-	cancel context.CancelFunc
+	d       *driver
+	session time.Duration // the length that is asked for
 
 	gate  atomic.Pointer[gate]
 	syncs syncs
 	hub   *hub
 	wake  chan struct{} // capacity 1: the keeper has to look
 
-	mu     sync.Mutex
-	link   *link // nil until the first call
-	closed bool
-	seq    uint64 // counts connections and their ends
+	mu   sync.Mutex
+	link *link  // nil until the first call
+	seq  uint64 // counts connections and their ends
 }
 
 // gate is what is known of the session. It never changes; the next one takes its
@@ -49,8 +43,7 @@ type gate struct {
 }
 
 func newClient(d *driver, session time.Duration) *client {
-	c := &client{d: d, settings: d.settings, session: session, wake: make(chan struct{}, 1)}
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c := &client{d: d, session: session, wake: make(chan struct{}, 1)}
 	c.gate.Store(&gate{changed: make(chan struct{})})
 	c.hub = newHub(c)
 	return c
@@ -61,7 +54,7 @@ func (c *client) start() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closed:
+	case c.d.ctx.Err() != nil:
 		return valkeyrie.ErrClosed
 	case c.link != nil:
 		return nil
@@ -128,14 +121,14 @@ func (c *client) keep() {
 	for {
 		select {
 		case <-c.wake:
-		case <-c.ctx.Done():
+		case <-c.d.ctx.Done():
 			return
 		}
 		c.mu.Lock()
 		l, seq := c.link, c.seq
 		c.mu.Unlock()
-		if c.settings.auth != "" && authenticated != l {
-			err := l.conn.AddAuth("digest", []byte(c.settings.auth))
+		if c.d.settings.auth != "" && authenticated != l {
+			err := l.conn.AddAuth("digest", []byte(c.d.settings.auth))
 			if isOneOf(err, zk.ErrAuthFailed, zk.ErrNoAuth) {
 				c.change(func(g *gate) { g.refused = readError(err) })
 			}
@@ -147,8 +140,8 @@ func (c *client) keep() {
 		if _, err := l.conn.Sync("/"); err != nil {
 			continue
 		}
-		if c.arrive != nil {
-			c.arrive(l.conn)
+		if c == c.d.main {
+			c.d.arrive(l.conn)
 		}
 		c.opened(l, seq)
 	}
@@ -170,23 +163,21 @@ func (c *client) opened(l *link, seq uint64) {
 func (c *client) relink(old *link) {
 	next, err := newLink(c)
 	if err != nil { // cannot be, as there was one
-		c.settings.log.Error("cannot make another zookeeper client", "error", err)
+		c.d.log.Error("cannot make another zookeeper client", "error", err)
 		return
 	}
 	c.mu.Lock()
-	closed := c.closed
-	if !closed {
-		c.link = next
-		c.seq++
+	if c.d.ctx.Err() != nil { // close has the old one
+		c.mu.Unlock()
+		next.close(false)
+		return
 	}
+	c.link = next
+	c.seq++
 	c.mu.Unlock()
-	if closed {
-		old = next
-	} else {
-		c.hub.forgetAll()
-		c.hub.fail(errSessionLost)
-		store.Poke(c.wake) // it may have been connected before it was the current one
-	}
+	c.hub.forgetAll()
+	c.hub.fail(errSessionLost)
+	store.Poke(c.wake) // it may have been connected before it was the current one
 	old.close(false)
 }
 
@@ -195,63 +186,61 @@ func (c *client) roundFailed(why error) {
 	c.change(func(g *gate) { g.rounds++; g.why = why })
 }
 
-// ready returns the client and the session's id when requests can be sent. It
-// fails when all endpoints were tried in vain meanwhile; a patient caller waits
-// on.
-func (c *client) ready(ctx context.Context, patient bool) (*zk.Conn, int64, error) {
+// ready returns the gate when it is open. It fails when all endpoints were tried
+// in vain meanwhile; a patient caller waits on.
+func (c *client) ready(ctx context.Context, patient bool) (*gate, error) {
 	g := c.gate.Load()
 	if g.open {
-		return g.conn, g.id, nil
+		return g, nil
 	}
 	if err := c.start(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	rounds := g.rounds
 	for {
 		switch {
 		case g.open:
-			return g.conn, g.id, nil
+			return g, nil
 		case g.refused != nil:
-			return nil, 0, g.refused
+			return nil, g.refused
 		case g.rounds != rounds && !patient:
-			return nil, 0, store.Wrap(valkeyrie.ErrNotReachable, g.why)
+			return nil, store.Wrap(valkeyrie.ErrNotReachable, g.why)
 		}
 		select {
 		case <-g.changed:
 		case <-ctx.Done():
-			return nil, 0, context.Cause(ctx)
-		case <-c.ctx.Done():
-			return nil, 0, valkeyrie.ErrClosed
+			return nil, context.Cause(ctx)
+		case <-c.d.ctx.Done():
+			return nil, valkeyrie.ErrClosed
 		}
 		g = c.gate.Load()
 	}
 }
 
 // now is ready that does not wait.
-func (c *client) now() (*zk.Conn, int64, error) {
+func (c *client) now() (*gate, error) {
 	if g := c.gate.Load(); g.open {
-		return g.conn, g.id, nil
+		return g, nil
 	}
-	return nil, 0, errSessionLost
+	return nil, errSessionLost
 }
 
-// same is nil while the session is still the one of that id: what was read after
-// a Sync is then as new as that.
-func same(conn *zk.Conn, id int64) error {
-	if conn.SessionID() != id {
+// same is nil while the session is still that of the gate: what was read after a
+// Sync is then as new as that.
+func (g *gate) same() error {
+	if g.conn.SessionID() != g.id {
 		return errSessionLost
 	}
 	return nil
 }
 
-// close ends the session and all goroutines of the client. Calls under way fail.
+// close ends the session and all goroutines of the client, after the driver's
+// context. Calls under way fail.
 func (c *client) close() {
 	c.mu.Lock()
-	c.closed = true
 	l, open := c.link, c.gate.Load().open
 	c.mu.Unlock()
 	if l != nil {
 		l.close(open)
 	}
-	c.cancel()
 }

@@ -35,9 +35,7 @@ func (d *driver) createParent(path string) []any {
 // directory, which is how keys are deleted: the node itself is removed after a
 // while, when it has no children; see sweeper.
 type edit struct {
-	o     *op
-	d     *driver
-	conn  *zk.Conn
+	*op
 	path  string
 	value []byte
 	with  *record   // of the TTL, made along with the write; nil without
@@ -45,20 +43,18 @@ type edit struct {
 	stat  *zk.Stat  // after the write
 }
 
-func (d *driver) edit(o *op, conn *zk.Conn, path string, value []byte) *edit {
-	return &edit{o: o, d: d, conn: conn, path: path, value: value, old: d.expiry.of(path)}
+func (o *op) edit(path string, value []byte) *edit {
+	return &edit{op: o, path: path, value: value, old: o.c.d.expiry.of(path)}
 }
 
 // put writes the node whatever it is.
 func (e *edit) put() error {
 	for {
 		err := e.set(-1)
-		switch {
-		case errors.Is(err, zk.ErrNoNode):
-			if err = e.make(); !errors.Is(err, zk.ErrNodeExists) {
-				return writeError(err)
-			}
-		default:
+		if errors.Is(err, zk.ErrNoNode) {
+			err = e.make()
+		}
+		if !errors.Is(err, zk.ErrNodeExists) { // somebody has made it in between
 			return writeError(err)
 		}
 	}
@@ -79,7 +75,7 @@ func (e *edit) create() error {
 		case synced:
 			return valkeyrie.ErrKeyExists
 		default: // the member of the ensemble that was asked may be behind
-			if err := e.o.sync(e.conn); err != nil {
+			if err := e.sync(); err != nil {
 				return err
 			}
 			synced = true
@@ -116,7 +112,7 @@ func (e *edit) swap(revision int64) error {
 			}
 			return valkeyrie.ErrKeyModified
 		}
-		if err := e.o.sync(e.conn); err != nil { // the member that was asked may be behind
+		if err := e.sync(); err != nil { // the member that was asked may be behind
 			return err
 		}
 		synced = true
@@ -137,25 +133,22 @@ func (e *edit) setAt(read *zk.Stat) error {
 }
 
 // set writes a node that exists.
-func (e *edit) set(version int32) error {
-	if e.with == nil && len(e.old) == 0 {
-		stat, err := e.o.set(e.conn, e.path, e.value, version)
-		if err == nil {
-			e.stat = stat
-		}
-		return err
+func (e *edit) set(version int32) (err error) {
+	if e.with != nil || len(e.old) > 0 {
+		return e.multi(&zk.SetDataRequest{Path: e.path, Data: e.value, Version: version})
 	}
-	return e.multi(&zk.SetDataRequest{Path: e.path, Data: e.value, Version: version})
+	e.stat, err = e.op.set(e.path, e.value, version)
+	return err
 }
 
 // make makes the node, and its parents if they are missing.
 func (e *edit) make() error {
 	for {
-		err := e.multi(e.d.createKey(e.path, e.value)...)
+		err := e.multi(e.c.d.createKey(e.path, e.value)...)
 		if !errors.Is(err, zk.ErrNoNode) {
 			return err
 		}
-		if err := e.d.makeParents(e.conn, e.path); err != nil {
+		if err := e.c.d.makeParents(e.conn, e.path); err != nil {
 			return err
 		}
 	}
@@ -170,9 +163,9 @@ func (e *edit) multi(ops ...any) error {
 			all = append(all, &zk.DeleteRequest{Path: old.path, Version: -1})
 		}
 		if e.with != nil {
-			all = append(all, e.with.create(e.d))
+			all = append(all, e.with.create(e.c.d))
 		}
-		results, err := e.o.multi(e.conn, all...)
+		results, err := e.op.multi(all...)
 		if err == nil {
 			e.stat = results[len(ops)-1].Stat
 			return nil
@@ -181,9 +174,10 @@ func (e *edit) multi(ops ...any) error {
 		case at < len(ops): // or unknown
 			return err
 		case at < len(ops)+len(e.old): // somebody has removed it already
-			e.old = slices.Delete(slices.Clone(e.old), at-len(ops), at-len(ops)+1)
+			e.c.d.expiry.forget(e.old[at-len(ops)])
+			e.old = slices.Delete(e.old, at-len(ops), at-len(ops)+1)
 		default:
-			if err := e.d.expiry.restore(e.o.ctx, err); err != nil {
+			if err := e.c.d.expiry.restore(e.ctx, err); err != nil {
 				return err
 			}
 		}

@@ -19,7 +19,7 @@ var errSessionLost = fmt.Errorf("%w: the ZooKeeper session has ended", valkeyrie
 var errUnsent = errors.New("the request was not sent")
 
 // errMoved: a node was deleted and made again between the read and the write of
-// a conditional write; see driver.swap.
+// a conditional write; see edit.swap.
 var errMoved = errors.New("the key was deleted and created again while it was being written")
 
 // readError maps the error of a request that changes nothing.
@@ -86,4 +86,12 @@ func failedAt(results []zk.MultiResponse) int {
 		}
 	}
 	return -1
+}
+
+// remove deletes a node if it is there, whatever its version.
+func remove(conn *zk.Conn, path string) error {
+	if err := conn.Delete(path, -1); !errors.Is(err, zk.ErrNoNode) {
+		return err
+	}
+	return nil
 }

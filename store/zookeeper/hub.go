@@ -46,30 +46,25 @@ type hub struct {
 	c       *client
 	watched atomic.Bool // the server may ever have had a watch
 
-	mu       sync.Mutex
-	cells    map[watchable]*cell
-	queue    []*cell // to be read
-	readers  int
-	sessions uint64 // how many have ended
+	mu      sync.Mutex
+	cells   map[watchable]*cell
+	queue   []*cell // to be read
+	readers int
 }
 
 // cell is one watchable that somebody is or was interested in.
 type cell struct {
 	watchable
-	armed     bool // the server watches it
+	armed     bool // the server watches it, or will when it has been read
+	queued    bool // to be read, again if it is being read
 	reading   bool // it is being read and its followers told
-	queued    bool
-	again     bool // read it again when that is done
-	fired     bool // the watch fired while it was being read
-	reads     uint64
 	followers []interest
 }
 
 // interest is that of one follower.
 type interest struct {
 	follower
-	from   uint64 // the first reading that began after it was declared
-	absent bool   // also in the node's creation
+	absent bool // also in the node's creation
 }
 
 // readersAtOnce bounds how many requests of watches are under way.
@@ -87,7 +82,7 @@ func (h *hub) join(w watchable, f follower, absent bool) {
 		c = &cell{watchable: w}
 		h.cells[w] = c
 	}
-	c.followers = append(c.followers, interest{follower: f, from: c.reads + 1, absent: absent})
+	c.followers = append(c.followers, interest{f, absent})
 	h.enqueue(c)
 }
 
@@ -96,12 +91,7 @@ func (h *hub) leave(w watchable, f follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if c := h.cells[w]; c != nil {
-		if i := slices.IndexFunc(c.followers, func(i interest) bool { return i.follower == f }); i >= 0 {
-			last := len(c.followers) - 1
-			c.followers[i] = c.followers[last]
-			c.followers[last] = interest{}
-			c.followers = c.followers[:last]
-		}
+		c.followers = slices.DeleteFunc(c.followers, func(i interest) bool { return i.follower == f })
 		h.tidy(c)
 	}
 }
@@ -131,36 +121,45 @@ func (h *hub) event(e zk.Event) {
 	defer h.mu.Unlock()
 	switch e.Type {
 	case zk.EventNodeDataChanged:
-		h.fire(watchable{path: e.Path})
+		h.fire(watchable{path: e.Path}, e.Type)
 	case zk.EventNodeChildrenChanged:
-		h.fire(watchable{path: e.Path, children: true})
+		h.fire(watchable{path: e.Path, children: true}, e.Type)
 	case zk.EventNodeCreated, zk.EventNodeDeleted:
-		h.fire(watchable{path: e.Path})
-		h.fire(watchable{path: e.Path, children: true})
+		h.fire(watchable{path: e.Path}, e.Type)
+		h.fire(watchable{path: e.Path, children: true}, e.Type)
 	}
 }
 
 // fire notes that a watch has fired; h.mu is held.
-func (h *hub) fire(w watchable) {
+func (h *hub) fire(w watchable, why zk.EventType) {
 	c := h.cells[w]
 	if c == nil {
 		return
 	}
-	c.armed = false
-	if c.reading {
-		c.fired = true // perhaps the one that is being armed
+	if why == zk.EventNodeDeleted {
+		c.followers = slices.DeleteFunc(c.followers, waitsForThat)
 	}
+	c.armed = false
 	if len(c.followers) > 0 {
 		h.enqueue(c)
 	}
 	h.tidy(c)
 }
 
+// waitsForThat ends a follower that waits for nothing but that its node goes:
+// nothing has to be read for it.
+func waitsForThat(i interest) bool {
+	w, waits := i.follower.(*waiter)
+	if waits {
+		w.broken(nil)
+	}
+	return waits
+}
+
 // forgetAll is called when the session has ended, and all watches with it.
 func (h *hub) forgetAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.sessions++
 	for _, c := range h.cells {
 		c.armed = false
 		h.tidy(c)
@@ -182,16 +181,15 @@ func (h *hub) fail(err error) {
 	}
 }
 
-// enqueue has a cell read; h.mu is held.
+// enqueue has a cell read, after the reading that is under way; h.mu is held.
 func (h *hub) enqueue(c *cell) {
-	switch {
-	case c.reading:
-		c.again = true
-		return
-	case c.queued:
+	if c.queued {
 		return
 	}
 	c.queued = true
+	if c.reading {
+		return
+	}
 	h.queue = append(h.queue, c)
 	if h.readers < readersAtOnce && h.c.d.tasks.Go(h.read) {
 		h.readers++
@@ -215,30 +213,17 @@ func (h *hub) read() {
 	h.readers--
 }
 
-// readOne reads a cell and tells its followers; h.mu is held and given up
-// meanwhile.
+// readOne reads a cell and tells those who followed it before; h.mu is held and
+// given up meanwhile. If the watch fires in that time, perhaps the one that is
+// being armed, or the session ends, then armed is false afterwards.
 func (h *hub) readOne(c *cell) {
-	c.reading, c.fired = true, false
-	c.reads++
-	arm, session, absent := !c.armed, h.sessions, false
-	for _, i := range c.followers {
-		absent = absent || i.absent
-	}
+	arm, followers := !c.armed, slices.Clone(c.followers)
+	c.armed, c.reading = true, true
 	h.mu.Unlock()
+	absent := slices.ContainsFunc(followers, func(i interest) bool { return i.absent })
 	r, armed, err := h.request(c.watchable, arm, absent)
-	h.mu.Lock()
-	if err == nil && armed && !c.fired && h.sessions == session {
-		c.armed = true
-	}
-	tell := make([]follower, 0, len(c.followers))
-	for _, i := range c.followers {
-		if c.reads >= i.from {
-			tell = append(tell, i.follower)
-		}
-	}
-	r.shared = len(tell) > 1
-	h.mu.Unlock()
-	for _, f := range tell {
+	r.shared = len(followers) > 1
+	for _, f := range followers {
 		if err != nil {
 			f.broken(err)
 		} else {
@@ -246,9 +231,12 @@ func (h *hub) readOne(c *cell) {
 		}
 	}
 	h.mu.Lock()
-	again := c.again || c.fired
-	c.reading, c.again = false, false
-	if again && len(c.followers) > 0 {
+	c.reading = false
+	if arm && !armed {
+		c.armed = false
+	}
+	if c.queued {
+		c.queued = false
 		h.enqueue(c)
 	}
 	h.tidy(c)

@@ -36,23 +36,29 @@ func (d *driver) pick() *client {
 	return d.main
 }
 
-// Get implements store.Driver.
-func (d *driver) Get(ctx context.Context, key string, opts valkeyrie.ReadOptions) (*valkeyrie.KVPair, error) {
+// call runs one of many short calls, when there is a session for it.
+func call[T any](ctx context.Context, d *driver, f func(o *op) (T, error), late func(T)) (T, error) {
 	d.busy.Add(1)
 	defer d.busy.Add(-1)
-	return run(ctx, d.pick(), func(o *op) (*valkeyrie.KVPair, error) {
-		conn, id, err := o.ready()
-		if err != nil {
-			return nil, err
+	return run(ctx, d.pick(), func(o *op) (value T, err error) {
+		if err := o.ready(); err != nil {
+			return value, err
 		}
+		return f(o)
+	}, late)
+}
+
+// Get implements store.Driver.
+func (d *driver) Get(ctx context.Context, key string, opts valkeyrie.ReadOptions) (*valkeyrie.KVPair, error) {
+	return call(ctx, d, func(o *op) (*valkeyrie.KVPair, error) {
 		if !opts.AllowStale {
-			if err := o.sync(conn); err != nil {
+			if err := o.sync(); err != nil {
 				return nil, err
 			}
 		}
-		p, err := read(conn, pathOf(key), opts.KeysOnly)
+		p, err := read(o.conn, pathOf(key), opts.KeysOnly)
 		if err == nil && !opts.AllowStale {
-			err = same(conn, id)
+			err = o.same()
 		}
 		if err != nil {
 			return nil, err
@@ -83,15 +89,8 @@ func read(conn *zk.Conn, path string, keysOnly bool) (*valkeyrie.KVPair, error) 
 // Write implements store.Driver.
 func (d *driver) Write(ctx context.Context, w store.Write) (store.Written, error) {
 	value := append([]byte{}, w.Value...) // not nil, and the caller's may be reused when he has gone
-	w.Value = value
-	d.busy.Add(1)
-	defer d.busy.Add(-1)
-	return run(ctx, d.pick(), func(o *op) (store.Written, error) {
-		conn, _, err := o.ready()
-		if err != nil {
-			return store.Written{}, err
-		}
-		e := d.edit(o, conn, pathOf(w.Key), value)
+	return call(ctx, d, func(o *op) (_ store.Written, err error) {
+		e := o.edit(pathOf(w.Key), value)
 		if w.TTL > 0 {
 			if e.with, err = d.expiry.record(ctx, note{Key: e.path, TTL: w.TTL}); err != nil {
 				return store.Written{}, err
@@ -119,18 +118,12 @@ func (d *driver) Write(ctx context.Context, w store.Write) (store.Written, error
 
 // Delete implements store.Driver.
 func (d *driver) Delete(ctx context.Context, key string, revision uint64) error {
-	d.busy.Add(1)
-	defer d.busy.Add(-1)
-	_, err := run(ctx, d.pick(), func(o *op) (struct{}, error) {
-		conn, _, err := o.ready()
-		if err != nil {
-			return struct{}{}, err
-		}
-		e := d.edit(o, conn, pathOf(key), nil)
-		err = e.swap(int64(revision))
+	_, err := call(ctx, d, func(o *op) (struct{}, error) {
+		e := o.edit(pathOf(key), nil)
+		err := e.swap(int64(revision))
 		d.expiry.wrote(e, err)
 		if isOneOf(err, valkeyrie.ErrKeyNotFound, valkeyrie.ErrKeyModified) {
-			d.expiry.over(conn, e.path, int64(revision))
+			d.expiry.over(o.conn, e.path, int64(revision))
 		}
 		if err == nil {
 			d.sweeper.later(e.path, e.stat.Mzxid)

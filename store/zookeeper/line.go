@@ -19,17 +19,10 @@ import (
 func lineOf(path string) string { return path + "/" + store.Reserved + "/lock" }
 
 // enter gets in line.
-func (h *hold) enter(conn *zk.Conn) error {
+func (h *hold) enter(conn *zk.Conn) (err error) {
+	h.entered = true
 	for {
-		h.unsure = true
-		own, err := conn.Create(child(lineOf(h.path), h.attempt), nil, zk.FlagEphemeralSequential, h.d.acl)
-		switch {
-		case err == nil:
-			h.own, h.unsure = own, false
-			return nil
-		case answered(err):
-			h.unsure = false
-		}
+		h.own, err = conn.Create(child(lineOf(h.path), h.attempt), nil, zk.FlagEphemeralSequential, h.d.acl)
 		if !errors.Is(err, zk.ErrNoNode) {
 			return writeError(err)
 		}
@@ -48,13 +41,11 @@ func (h *hold) names(conn *zk.Conn) ([]string, error) {
 	}
 	line := all[:0]
 	for _, name := range all {
-		if strings.HasPrefix(name, h.owner) && !strings.HasPrefix(name, h.attempt) {
-			if err := conn.Delete(child(lineOf(h.path), name), -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
-				return nil, writeError(err)
-			}
-			continue
+		if !strings.HasPrefix(name, h.owner) || strings.HasPrefix(name, h.attempt) {
+			line = append(line, name)
+		} else if err := remove(conn, child(lineOf(h.path), name)); err != nil {
+			return nil, writeError(err)
 		}
-		line = append(line, name)
 	}
 	slices.SortFunc(line, func(a, b string) int { return cmp.Compare(number(a), number(b)) })
 	return line, nil
@@ -83,59 +74,69 @@ func (h *hold) before(conn *zk.Conn) (string, error) {
 	}
 }
 
-// look reads the key, and tells whether it is free: absent, or left over from a
-// hold, which is over if nobody is in line before.
-func (h *hold) look(conn *zk.Conn) (bool, error) {
-	h.stat = nil
+// look reads the key. ErrLockHeld: it is not free, that is, absent or left over
+// from a hold, which is over if nobody is in line before.
+func (h *hold) look(conn *zk.Conn) error {
 	data, stat, err := conn.Get(h.path)
-	if errors.Is(err, zk.ErrNoNode) {
-		return true, nil
-	}
-	if err != nil {
-		return false, readError(err)
-	}
 	h.stat = stat
-	if data == nil {
-		return true, nil
+	switch {
+	case errors.Is(err, zk.ErrNoNode):
+		h.stat = nil
+		return nil
+	case err != nil:
+		return readError(err)
+	case data == nil:
+		return nil
 	}
 	there, line, err := conn.Exists(lineOf(h.path))
-	if err != nil {
-		return false, readError(err)
+	switch {
+	case err != nil:
+		return readError(err)
+	case !there, line.Mzxid != stat.Mzxid:
+		return valkeyrie.ErrLockHeld
 	}
-	return there && line.Mzxid == stat.Mzxid, nil
+	return nil
 }
 
-// take writes the key if it is free; the own node is the first in line.
-// ErrLockHeld: there is somebody's data.
-func (h *hold) take(ctx context.Context, conn *zk.Conn) error {
+// survey is before and, for the first in line, look. It asks for both at once,
+// which makes a hand-over shorter by a round trip. Their order does not matter: who
+// is first stays so, and that the key is as it was read is a condition of taking it.
+func (h *hold) survey(conn *zk.Conn) (before string, err error) {
+	looked := make(chan error, 1)
+	go func() { looked <- h.look(conn) }()
+	before, err = h.before(conn)
+	if lookErr := <-looked; err == nil && before == "" {
+		err = lookErr
+	}
+	return before, err
+}
+
+// take writes the key, which was found free; the own node is the first in line.
+// ErrLockHeld: somebody has put data there.
+func (h *hold) take(ctx context.Context, g *gate) error {
 	for {
+		if h.stat == nil {
+			return errPlaceLost // it has the line below it
+		}
 		if h.record != nil { // of a try whose answer was lost
-			if err := conn.Delete(h.record.path, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
+			if err := remove(g.conn, h.record.path); err != nil {
 				return readError(err)
 			}
 			h.record = nil
 		}
-		free, err := h.look(conn)
-		switch {
-		case err != nil:
-			return err
-		case !free:
-			return valkeyrie.ErrLockHeld
-		case h.stat == nil:
-			return errPlaceLost // it has the line below it
-		}
+		var err error
 		if h.record, err = h.d.expiry.record(ctx, note{Key: h.path, Holder: h.own}); err != nil {
 			return err
 		}
 		sent := time.Now()
-		results, err := conn.Multi(
+		results, err := g.conn.Multi(
 			&zk.CheckVersionRequest{Path: h.own, Version: 0},
 			&zk.SetDataRequest{Path: h.path, Data: h.value, Version: h.stat.Version},
 			&zk.SetDataRequest{Path: lineOf(h.path), Data: []byte(h.own), Version: -1},
 			h.record.create(h.d),
 		)
 		if err == nil {
-			h.stat, h.length, h.confirmed = results[1].Stat, h.c.gate.Load().length, sent
+			h.stat, h.length, h.confirmed = results[1].Stat, g.length, sent
 			return nil
 		}
 		switch at := failedAt(results); {
@@ -147,9 +148,12 @@ func (h *hold) take(ctx context.Context, conn *zk.Conn) error {
 			if err := h.d.expiry.restore(ctx, err); err != nil {
 				return err
 			}
-		case at == 1 && errors.Is(err, zk.ErrBadVersion): // look again
+		case at == 1 && errors.Is(err, zk.ErrBadVersion):
 		default:
 			return writeError(err)
+		}
+		if err := h.look(g.conn); err != nil {
+			return err
 		}
 	}
 }
@@ -157,90 +161,76 @@ func (h *hold) take(ctx context.Context, conn *zk.Conn) error {
 // release deletes all that belongs to the hold.
 func (h *hold) release(conn *zk.Conn) error {
 	line := lineOf(h.path)
-	record := true
-	for {
-		ops := []any{
-			&zk.SetDataRequest{Path: h.path, Version: h.stat.Version},
-			&zk.DeleteRequest{Path: h.own, Version: -1},
-			&zk.SetDataRequest{Path: line, Version: -1},
-		}
-		if record {
-			ops = append(ops, &zk.DeleteRequest{Path: h.record.path, Version: -1})
-		}
-		results, err := conn.Multi(ops...)
-		if err == nil {
-			h.d.sweeper.later(line, results[0].Stat.Mzxid)
-			return nil
-		}
-		if !answered(err) {
-			return writeError(err)
-		}
-		if failedAt(results) == 3 {
-			record = false
-			continue
-		}
-		if err := h.clear(conn); err != nil {
-			return writeError(err)
-		}
-		return store.Wrap(valkeyrie.ErrLockNotHeld, err)
+	ops := []any{
+		&zk.SetDataRequest{Path: h.path, Version: h.stat.Version},
+		&zk.DeleteRequest{Path: h.own, Version: -1},
+		&zk.SetDataRequest{Path: line, Version: -1},
+		&zk.DeleteRequest{Path: h.record.path, Version: -1},
 	}
+	results, err := conn.Multi(ops...)
+	if failedAt(results) == 3 { // somebody has removed the record
+		results, err = conn.Multi(ops[:3]...)
+	}
+	switch {
+	case err == nil:
+		h.d.sweeper.later(line, results[0].Stat.Mzxid)
+		return nil
+	case !answered(err):
+		return writeError(err)
+	}
+	if err := h.clear(conn); err != nil {
+		return writeError(err)
+	}
+	return store.Wrap(valkeyrie.ErrLockNotHeld, err)
 }
 
-// clear removes what is left of a hold that is over.
+// clear removes what is left of an attempt, or of a hold that is over.
 func (h *hold) clear(conn *zk.Conn) error {
-	if err := h.exit(conn); err != nil {
+	if h.own != "" { // first, as others wait for that
+		if err := remove(conn, h.own); err != nil {
+			return err
+		}
+	}
+	line := lineOf(h.path)
+	names, stat, err := conn.Children(line)
+	if err != nil && !errors.Is(err, zk.ErrNoNode) {
 		return err
+	}
+	others := len(names)
+	for _, name := range names {
+		if strings.HasPrefix(name, h.attempt) {
+			if err := remove(conn, child(line, name)); err != nil {
+				return err
+			}
+			others--
+		}
+	}
+	if err == nil && others == 0 {
+		h.d.sweeper.later(line, stat.Mzxid)
 	}
 	if h.record == nil {
 		return nil
 	}
-	_, err := h.d.expiry.reaper.reap(conn, h.record.path, 0)
+	_, err = h.d.expiry.reaper.reap(conn, h.record.path, 0)
 	return err
-}
-
-// exit leaves the line.
-func (h *hold) exit(conn *zk.Conn) error {
-	line := lineOf(h.path)
-	if h.unsure {
-		names, _, err := conn.Children(line)
-		if err != nil && !errors.Is(err, zk.ErrNoNode) {
-			return err
-		}
-		for _, name := range names {
-			if strings.HasPrefix(name, h.attempt) {
-				h.own = child(line, name)
-			}
-		}
-		h.unsure = false
-	}
-	if h.own == "" {
-		return nil
-	}
-	if err := conn.Delete(h.own, -1); err != nil && !errors.Is(err, zk.ErrNoNode) {
-		return err
-	}
-	if there, stat, err := conn.Exists(line); err == nil && there && stat.NumChildren == 0 {
-		h.d.sweeper.later(line, stat.Mzxid)
-	}
-	return nil
 }
 
 // leave clears away what an attempt has left, at once if that is possible and in
 // the background if not: what stays in line blocks all others.
 func (h *hold) leave() {
-	if h.own == "" && !h.unsure {
+	if !h.entered {
 		return
 	}
-	if conn, _, err := h.c.now(); err == nil && h.clear(conn) == nil {
+	if g, err := h.c.now(); err == nil && h.clear(g.conn) == nil {
 		return
 	}
 	h.d.tasks.Go(func() {
 		for {
-			conn, _, err := h.c.ready(h.d.ctx, true)
+			g, err := h.c.ready(h.d.ctx, true)
 			if err != nil {
 				return // closed, or refused for good
 			}
-			if err := h.clear(conn); err == nil || !disconnected(err) {
+			if err := h.clear(g.conn); err == nil || !disconnected(err) {
 				return
 			}
 		}
@@ -249,11 +239,18 @@ func (h *hold) leave() {
 
 // giveBack releases a hold that nobody wants any more.
 func (h *hold) giveBack() {
-	conn, _, err := h.c.now()
+	g, err := h.c.now()
 	if err == nil {
-		err = h.release(conn)
+		err = h.release(g.conn)
 	}
+	h.released(err)
+}
+
+// released sees to what a release has left that failed in another way than that
+// the hold was over, and returns its error.
+func (h *hold) released(err error) error {
 	if err != nil && !errors.Is(err, valkeyrie.ErrLockNotHeld) {
 		h.leave()
 	}
+	return err
 }

@@ -57,13 +57,13 @@ var (
 )
 
 func newLink(c *client) (*link, error) {
-	l := &link{c: c, began: time.Now(), next: rand.IntN(len(c.settings.endpoints))} // not all stores the same
-	l.ctx, l.cancel = context.WithCancel(c.ctx)
+	l := &link{c: c, began: time.Now(), next: rand.IntN(len(c.d.settings.endpoints))} // not all stores the same
+	l.ctx, l.cancel = context.WithCancel(c.d.ctx)
 	var err error
-	l.conn, l.events, err = zk.Connect(c.settings.endpoints, c.session,
-		zk.WithHostProvider(l), zk.WithDialer(l.dial), zk.WithEventCallback(l.event),
+	l.conn, l.events, err = zk.Connect(c.d.settings.endpoints, c.session,
+		zk.WithHostProvider(l), zk.WithDialer(l.dial), zk.WithEventCallback(func(e zk.Event) { c.event(l, e) }),
 		zk.WithLogger(clientLog{c}), zk.WithLogInfo(false),
-		zk.WithMaxConnBufferSize(max(1536<<10, c.settings.maxValue+64<<10)))
+		zk.WithMaxConnBufferSize(max(1536<<10, c.d.settings.maxValue+64<<10)))
 	return l, err
 }
 
@@ -71,17 +71,14 @@ func newLink(c *client) (*link, error) {
 type clientLog struct{ c *client }
 
 func (l clientLog) Printf(format string, args ...any) {
-	l.c.settings.log.Debug("zookeeper client", "says", fmt.Sprintf(format, args...))
+	l.c.d.log.Debug("zookeeper client", "says", fmt.Sprintf(format, args...))
 }
-
-// event is the client's callback, called in its goroutines. It does not block.
-func (l *link) event(e zk.Event) { l.c.event(l, e) }
 
 // Init implements zk.HostProvider; names are looked up when they are dialled.
 func (l *link) Init([]string) error { return nil }
 
 // Len implements zk.HostProvider.
-func (l *link) Len() int { return len(l.c.settings.endpoints) }
+func (l *link) Len() int { return len(l.c.d.settings.endpoints) }
 
 // Next implements zk.HostProvider: the endpoints in turn.
 func (l *link) Next() (addr string, flush bool) {
@@ -94,7 +91,7 @@ func (l *link) Next() (addr string, flush bool) {
 	}
 	l.attempts++
 	l.next = (l.next + 1) % n
-	return l.c.settings.endpoints[l.next], flush
+	return l.c.d.settings.endpoints[l.next], flush
 }
 
 // Connected implements zk.HostProvider.
@@ -134,8 +131,8 @@ func (l *link) dial(_, addr string, _ time.Duration) (net.Conn, error) {
 	defer cancel()
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "tcp", addr)
-	if err == nil && l.c.settings.tls != nil {
-		raw, err = secure(ctx, raw, addr, l.c.settings.tls)
+	if err == nil && l.c.d.settings.tls != nil {
+		raw, err = secure(ctx, raw, addr, l.c.d.settings.tls)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -147,7 +144,7 @@ func (l *link) dial(_, addr string, _ time.Duration) (net.Conn, error) {
 	if l.wire != nil { // the client does not close that on which it heard that the session has ended
 		l.wire.Close()
 	}
-	l.wire = newWire(raw, deadline, l.c.hub.watched.Load(), l.hears, func(d time.Duration) { l.granted.Store(int64(d)) })
+	l.wire = newWire(raw, l, deadline)
 	if l.ctx.Err() != nil { // given up meanwhile
 		l.wire.Close()
 	}
@@ -162,11 +159,8 @@ func (l *link) attempt() time.Duration {
 	if l.granted.Load() != 0 {
 		least = time.Second
 	}
-	return min(l.c.settings.timeout, max(l.c.session/3, least))
+	return min(l.c.d.settings.timeout, max(l.c.session/3, least))
 }
-
-// hears notes that the server has said something.
-func (l *link) hears() { l.heard.Store(int64(time.Since(l.began))) }
 
 // expired tells whether the session must have ended. When only the way from the
 // server is broken it has not: each attempt to connect reaches the server and

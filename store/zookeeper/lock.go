@@ -1,6 +1,7 @@
 package zookeeper
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -73,42 +74,37 @@ func (d *driver) TryLock(ctx context.Context, r store.LockRequest) (store.Hold, 
 }
 
 // try takes the lock if it is free.
-func (h *hold) try(o *op) error {
-	conn, err := h.ready(o.ctx)
-	if err != nil {
+func (h *hold) try(o *op) (err error) {
+	if o.gate, err = h.ready(o.ctx); err != nil {
 		return err
 	}
-	if err := o.sync(conn); err != nil {
+	if err := o.sync(); err != nil {
 		return err
 	}
-	line, err := h.names(conn)
-	if err != nil {
-		return err
-	}
-	if len(line) > 0 {
-		return valkeyrie.ErrLockHeld
-	}
-	free, err := h.look(conn)
+	line, err := h.names(o.conn)
 	switch {
 	case err != nil:
 		return err
-	case !free:
+	case len(line) > 0:
 		return valkeyrie.ErrLockHeld
+	}
+	if err := h.look(o.conn); err != nil {
+		return err
 	}
 	if err := o.writing(); err != nil {
 		return err
 	}
-	if err := h.enter(conn); err != nil {
+	if err := h.enter(o.conn); err != nil {
 		return err
 	}
-	before, err := h.before(conn)
+	before, err := h.survey(o.conn)
 	switch {
 	case err != nil:
 		return err
 	case before != "":
 		return valkeyrie.ErrLockHeld
 	}
-	return h.take(o.ctx, conn)
+	return h.take(o.ctx, o.gate)
 }
 
 // Acquire implements store.Acquirer. Requests under way when ctx ends are waited
@@ -129,15 +125,15 @@ func (d *driver) Acquire(ctx context.Context, r store.LockRequest) (store.Hold, 
 // acquire stands in line until it is the first, and takes the lock. It keeps its
 // place over connections that break, while the session lasts.
 func (h *hold) acquire(ctx context.Context) error {
-	conn, err := h.ready(ctx)
+	g, err := h.ready(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.enter(conn); err != nil {
+	if err := h.enter(g.conn); err != nil {
 		return err
 	}
 	for {
-		err := h.step(ctx, conn)
+		err := h.step(ctx, g)
 		switch {
 		case ctx.Err() != nil:
 			if err == nil {
@@ -147,32 +143,28 @@ func (h *hold) acquire(ctx context.Context) error {
 		case err == nil, !disconnected(err) && !errors.Is(err, valkeyrie.ErrLockHeld):
 			return err
 		}
-		if conn, _, err = h.c.ready(ctx, true); err != nil {
+		if g, err = h.c.ready(ctx, true); err != nil {
 			return err
 		}
 	}
 }
 
-// step waits until this one is the first in line and the key is free, and takes
-// the lock. ErrLockHeld: what it waited for has changed, look again.
-func (h *hold) step(ctx context.Context, conn *zk.Conn) error {
-	before, err := h.before(conn)
-	if err != nil {
+// step takes the lock if this one is the first in line and the key is free.
+// ErrLockHeld: it was not, and what it has waited for has changed; look again.
+func (h *hold) step(ctx context.Context, g *gate) error {
+	before, err := h.survey(g.conn)
+	if err == nil && before == "" {
+		err = h.take(ctx, g)
+	}
+	switch {
+	case err == nil && before != "":
+		err = h.c.await(ctx, g.id, child(lineOf(h.path), before), func(reading) bool { return false })
+	case errors.Is(err, valkeyrie.ErrLockHeld): // by data that somebody has put there
+		err = h.c.await(ctx, g.id, h.path, isNull)
+	default:
 		return err
 	}
-	if before != "" {
-		if err := h.c.await(ctx, child(lineOf(h.path), before), func(reading) bool { return false }); err != nil {
-			return err
-		}
-		return valkeyrie.ErrLockHeld
-	}
-	err = h.take(ctx, conn)
-	if errors.Is(err, valkeyrie.ErrLockHeld) { // by data that somebody has put there
-		if err := h.c.await(ctx, h.path, isNull); err != nil {
-			return err
-		}
-	}
-	return err
+	return cmp.Or(err, valkeyrie.ErrLockHeld)
 }
 
 // hold is a lock that is held, or wanted.
@@ -184,13 +176,14 @@ type hold struct {
 	attempt string // what the name of its node begins with
 	value   []byte
 
-	own    string  // the path of its node in line, "" before it is known
-	unsure bool    // it may be in line although own is not known
-	record *record // for the case that this process dies
-	stat   *zk.Stat
-	length time.Duration // of the session
+	entered bool     // it may be in line
+	own     string   // the path of its node there
+	record  *record  // for the case that this process dies
+	stat    *zk.Stat // of the key, as it was read or taken; nil when there is no node
 
-	confirmed time.Time // when it was taken
+	// When it was taken, and how long the session was then.
+	confirmed time.Time
+	length    time.Duration
 }
 
 func newHold(d *driver, c *client, r store.LockRequest) *hold {
@@ -200,17 +193,16 @@ func newHold(d *driver, c *client, r store.LockRequest) *hold {
 
 // ready returns the session of the lock. The first time main has to be connected,
 // too, which looks for what has expired: the key may be of a process that died.
-func (h *hold) ready(ctx context.Context) (*zk.Conn, error) {
+func (h *hold) ready(ctx context.Context) (*gate, error) {
 	if h.d.main.gate.Load().conn == nil {
 		if err := h.c.start(); err != nil { // at the same time
 			return nil, err
 		}
-		if _, _, err := h.d.main.ready(ctx, false); err != nil {
+		if _, err := h.d.main.ready(ctx, false); err != nil {
 			return nil, err
 		}
 	}
-	conn, _, err := h.c.ready(ctx, false)
-	return conn, err
+	return h.c.ready(ctx, false)
 }
 
 // Token implements store.Hold: the zxid of the acquisition, which writes the
@@ -234,23 +226,21 @@ func (h *hold) Confirmed() time.Time { return h.confirmed }
 // Renew implements store.Hold. The Sync goes to the leader: a member that has lost
 // touch with it cannot confirm a session that has ended meanwhile.
 func (h *hold) Renew(ctx context.Context) error {
-	_, err := run(ctx, h.c, func(o *op) (struct{}, error) {
-		conn, id, err := h.c.ready(ctx, true)
-		if err != nil {
-			return struct{}{}, err
+	return do(ctx, h.c, func(o *op) (err error) {
+		if o.gate, err = h.c.ready(ctx, true); err != nil {
+			return err
 		}
-		if err := o.sync(conn); err != nil {
-			return struct{}{}, err
+		if err := o.sync(); err != nil {
+			return err
 		}
-		return struct{}{}, h.check(conn, id)
-	}, nil)
-	return err
+		return h.check(o.gate)
+	})
 }
 
 // check is nil when the visible key and the place in line are those of the hold.
-func (h *hold) check(conn *zk.Conn, id int64) error {
+func (h *hold) check(g *gate) error {
 	for _, path := range []string{h.own, h.path} { // no other node will have the name of the own one
-		there, stat, err := conn.Exists(path)
+		there, stat, err := g.conn.Exists(path)
 		switch {
 		case err != nil:
 			return readError(err)
@@ -258,26 +248,19 @@ func (h *hold) check(conn *zk.Conn, id int64) error {
 			return valkeyrie.ErrLockNotHeld
 		}
 	}
-	return same(conn, id)
+	return g.same()
 }
 
 // Release implements store.Hold.
 func (h *hold) Release(ctx context.Context) error {
-	_, err := run(ctx, h.c, func(o *op) (struct{}, error) {
-		conn, _, err := h.c.ready(ctx, true)
-		if err != nil {
-			h.leave()
-			return struct{}{}, err
+	return do(ctx, h.c, func(o *op) error {
+		g, err := h.c.ready(ctx, true)
+		if err == nil {
+			err = o.writing()
 		}
-		if err := o.writing(); err != nil {
-			h.leave()
-			return struct{}{}, err
+		if err == nil {
+			err = h.release(g.conn)
 		}
-		err = h.release(conn)
-		if !errors.Is(err, valkeyrie.ErrLockNotHeld) && err != nil {
-			h.leave()
-		}
-		return struct{}{}, err
-	}, nil)
-	return err
+		return h.released(err)
+	})
 }

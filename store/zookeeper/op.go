@@ -16,6 +16,7 @@ import (
 type op struct {
 	ctx   context.Context
 	c     *client
+	*gate // of the session, when ready has returned it
 	state atomic.Int32
 }
 
@@ -71,8 +72,17 @@ func run[T any](ctx context.Context, c *client, f func(o *op) (T, error), late f
 	}
 }
 
-// ready is client.ready for the op's client.
-func (o *op) ready() (*zk.Conn, int64, error) { return o.c.ready(o.ctx, false) }
+// do is run for what returns only an error.
+func do(ctx context.Context, c *client, f func(o *op) error) error {
+	_, err := run(ctx, c, func(o *op) (struct{}, error) { return struct{}{}, f(o) }, nil)
+	return err
+}
+
+// ready waits for a session, as client.ready does.
+func (o *op) ready() (err error) {
+	o.gate, err = o.c.ready(o.ctx, false)
+	return err
+}
 
 // writing is called before each request that writes. After an error the request
 // must not be sent: the caller has gone, and was told that nothing was written.
@@ -82,9 +92,6 @@ func (o *op) writing() error {
 	}
 	return o.gone()
 }
-
-// refused is called when the server has refused a write, which so was not applied.
-func (o *op) refused() { o.state.CompareAndSwap(opWriting, opReading) }
 
 // left tells whether the caller has gone.
 func (o *op) left() bool { return o.state.Load() == opLeft }
@@ -97,36 +104,36 @@ func (o *op) gone() error {
 }
 
 // sync is client.sync, unless the caller has gone.
-func (o *op) sync(conn *zk.Conn) error {
+func (o *op) sync() error {
 	if o.left() {
 		return o.gone()
 	}
-	return readError(o.c.sync(conn))
+	return readError(o.c.sync(o.conn))
 }
 
 // set writes a node's data.
-func (o *op) set(conn *zk.Conn, path string, data []byte, version int32) (*zk.Stat, error) {
+func (o *op) set(path string, data []byte, version int32) (*zk.Stat, error) {
 	if err := o.writing(); err != nil {
 		return nil, err
 	}
-	stat, err := conn.Set(path, data, version)
+	stat, err := o.conn.Set(path, data, version)
 	o.settle(err)
 	return stat, err
 }
 
 // multi runs operations in one atomic request.
-func (o *op) multi(conn *zk.Conn, ops ...any) ([]zk.MultiResponse, error) {
+func (o *op) multi(ops ...any) ([]zk.MultiResponse, error) {
 	if err := o.writing(); err != nil {
 		return nil, err
 	}
-	results, err := conn.Multi(ops...)
+	results, err := o.conn.Multi(ops...)
 	o.settle(err)
 	return results, err
 }
 
-// settle notes the answer to a write.
+// settle notes the answer to a write. One that was refused was not applied.
 func (o *op) settle(err error) {
 	if err != nil && answered(err) {
-		o.refused()
+		o.state.CompareAndSwap(opWriting, opReading)
 	}
 }

@@ -120,6 +120,16 @@ func child(path, name string) string {
 	return path + "/" + name
 }
 
+// below returns the path and the key of a node's child; the key of the root is
+// empty. False when it cannot be a key.
+func below(path, key, name string) (childPath, childKey string, ok bool) {
+	segment, ok := unescape(name, path == "/")
+	if key != "" {
+		segment = key + "/" + segment
+	}
+	return child(path, name), segment, ok
+}
+
 // parent returns the path of a node's parent.
 func parent(path string) string {
 	if i := strings.LastIndexByte(path, '/'); i > 0 {

@@ -32,9 +32,9 @@ const (
 // nothing.
 type reaper struct {
 	x    *expiry
-	role string // the path of the node of who has it
-	once sync.Once
+	role string        // the path of the node of who has it
 	wake chan struct{} // capacity 1
+	last time.Time     // a round of run
 
 	turn  sync.Mutex           // of a round
 	again map[string]time.Time // when to look at an owner's records again
@@ -51,11 +51,8 @@ type doubt struct {
 
 func (r *reaper) init(x *expiry) {
 	r.x, r.role = x, child(x.dir, reaperName)
-	r.wake, r.again = make(chan struct{}, 1), make(map[string]time.Time)
+	r.wake, r.again, r.last = make(chan struct{}, 1), make(map[string]time.Time), time.Now()
 }
-
-// start begins to look.
-func (r *reaper) start() { r.once.Do(func() { r.x.d.tasks.Go(r.run) }) }
 
 // doubt has a record looked at when its TTL is over.
 func (r *reaper) doubt(of *record, ttl time.Duration) {
@@ -65,55 +62,42 @@ func (r *reaper) doubt(of *record, ttl time.Duration) {
 	store.Poke(r.wake)
 }
 
-// due takes a record whose TTL is over, or tells how long to wait for the next.
-func (r *reaper) due() (doubt, bool, time.Duration) {
+// due takes the records whose TTL is over, and tells how long to wait for the next.
+func (r *reaper) due() (due []*record, wait time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := reapEvery - rand.N(reapEvery/4) // so that not all stores ask at once
-	for i, d := range r.doubts {
-		wait := time.Until(d.due)
-		if wait <= 0 {
-			r.doubts[i] = r.doubts[len(r.doubts)-1]
-			r.doubts = r.doubts[:len(r.doubts)-1]
-			return d, true, 0
+	wait = reapEvery - rand.N(reapEvery/4) // so that not all stores ask at once
+	r.doubts = slices.DeleteFunc(r.doubts, func(d doubt) bool {
+		left := time.Until(d.due)
+		if left <= 0 {
+			due = append(due, d.r)
+		} else {
+			wait = min(wait, left)
 		}
-		next = min(next, wait)
-	}
-	return doubt{}, false, next
+		return left <= 0
+	})
+	return due, wait
 }
 
-// run looks until the driver is closed.
-func (r *reaper) run() {
-	timer := time.NewTimer(reapEvery)
-	defer timer.Stop()
-	last := time.Now()
-	for {
-		d, ok, wait := r.due()
-		if !ok {
-			timer.Reset(wait)
-			select {
-			case <-timer.C:
-			case <-r.wake:
-				continue
-			case <-r.x.d.ctx.Done():
-				return
-			}
+// run looks once, and tells how long to wait until it has to look again.
+func (r *reaper) run() time.Duration {
+	due, wait := r.due()
+	g, err := r.x.d.main.now()
+	for _, d := range due {
+		if err == nil {
+			_, err = r.reap(g.conn, d.path, math.MaxInt64)
 		}
-		conn, _, err := r.x.d.main.now()
-		if ok && err == nil {
-			_, err = r.reap(conn, d.r.path, math.MaxInt64)
-		}
-		switch {
-		case ok && err != nil:
-			r.doubt(d.r, reapEvery)
-		case ok:
-			r.x.forget(d.r)
-		}
-		if err == nil && time.Since(last) > reapEvery/2 {
-			last = time.Now()
-			r.round(conn)
+		if err != nil {
+			r.doubt(d, reapEvery)
+		} else {
+			r.x.forget(d)
 		}
 	}
+	if err == nil && time.Since(r.last) > reapEvery/2 {
+		r.last = time.Now()
+		r.round(g.conn)
+	}
+	return wait
 }
 
 // round looks for dead owners, if this store has the role or can have it. Any
@@ -193,7 +177,7 @@ func (r *reaper) bury(conn *zk.Conn, owner string) (time.Duration, error) {
 	if next > 0 {
 		return next, nil
 	}
-	if err := conn.Delete(owner, -1); err != nil && !isOneOf(err, zk.ErrNoNode, zk.ErrNotEmpty) {
+	if err := remove(conn, owner); err != nil && !errors.Is(err, zk.ErrNotEmpty) {
 		return 0, err
 	}
 	return 0, nil

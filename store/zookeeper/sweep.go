@@ -1,7 +1,6 @@
 package zookeeper
 
 import (
-	"context"
 	"errors"
 	"sync"
 	"time"
@@ -16,13 +15,8 @@ import (
 // read less than that ago cannot hit a later node of the same name.
 const sweepAfter = time.Second
 
-const (
-	// sweepersAtOnce bounds how many nodes are removed at the same time.
-	sweepersAtOnce = 16
-
-	// lastSweep is how long Close may take for what has not been removed yet.
-	lastSweep = 500 * time.Millisecond
-)
+// sweepersAtOnce bounds how many nodes are removed at the same time.
+const sweepersAtOnce = 16
 
 // sweeper removes nodes that are no keys and have no children, and then the
 // parents for which the same is true: those of keys that were deleted, and those
@@ -30,12 +24,11 @@ const (
 // version 0, which another tool made, nor that of Config.Prefix and above.
 type sweeper struct {
 	d    *driver
-	wake chan struct{}
+	wake chan struct{} // capacity 1
 
-	mu      sync.Mutex
-	queue   []dirt              // the oldest first
-	queued  map[string]struct{} // the paths in it
-	running bool
+	mu     sync.Mutex
+	queue  []dirt              // the oldest first
+	queued map[string]struct{} // the paths in it
 }
 
 // dirt is a node that may have to be removed.
@@ -58,95 +51,60 @@ func (s *sweeper) later(path string, mzxid int64) {
 	}
 	s.queued[path] = struct{}{}
 	s.queue = append(s.queue, dirt{path: path, mzxid: mzxid, due: time.Now().Add(sweepAfter)})
-	if !s.running {
-		s.running = s.d.tasks.Go(s.run)
-	}
 	store.Poke(s.wake)
 }
 
 // next takes the node that has waited longest, if it has for long enough; else it
 // tells how long to wait. With all it takes any.
-func (s *sweeper) next(all bool) (d dirt, ok bool, wait time.Duration) {
+func (s *sweeper) next(all bool) (d dirt, wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.queue) == 0 {
 		s.queue = nil // or it would keep the memory of the longest it ever was
-		return d, false, time.Hour
+		return d, time.Hour
 	}
 	d = s.queue[0]
 	if wait = time.Until(d.due); wait > 0 && !all {
-		return d, false, wait
+		return d, wait
 	}
 	s.queue = s.queue[1:]
 	delete(s.queued, d.path)
-	return d, true, 0
+	return d, 0
 }
 
-// run removes what is due until the driver is closed.
-func (s *sweeper) run() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	places := make(chan struct{}, sweepersAtOnce)
-	for {
-		d, ok, wait := s.next(false)
-		if !ok {
-			timer.Reset(wait)
-			select {
-			case <-timer.C:
-			case <-s.wake:
-			case <-s.d.ctx.Done():
-				return
-			}
-			continue
-		}
-		conn, _, err := s.d.main.ready(s.d.ctx, true)
-		if err != nil {
-			return // closed, or refused for good
-		}
-		places <- struct{}{}
-		if !s.d.tasks.Go(func() {
-			defer func() { <-places }()
-			if err := s.sweep(conn, d, false); err != nil {
-				s.later(d.path, d.mzxid)
-			}
-		}) {
-			return
-		}
-	}
-}
-
-// finish removes what waits to be removed, at the driver's end.
-func (s *sweeper) finish() {
-	ctx, cancel := context.WithTimeout(context.Background(), lastSweep)
-	defer cancel()
-	conn, _, err := s.d.main.now()
+// run removes what is due, and tells how long to wait for more.
+func (s *sweeper) run() time.Duration {
+	g, err := s.d.main.ready(s.d.ctx, true)
 	if err != nil {
-		return
+		return time.Hour // closed, or refused for good
 	}
-	waiting := func(yield func(dirt) bool) {
-		for ctx.Err() == nil {
-			d, ok, _ := s.next(true)
-			if !ok || !yield(d) {
+	return s.sweep(g.conn, false)
+}
+
+// sweep removes the nodes that have waited for long enough, the last time all.
+func (s *sweeper) sweep(conn *zk.Conn, last bool) (wait time.Duration) {
+	due := func(yield func(dirt) bool) {
+		for {
+			var d dirt
+			if d, wait = s.next(last); wait > 0 || !yield(d) {
 				return
 			}
 		}
 	}
-	done := make(chan struct{})
-	if !s.d.tasks.Go(func() {
-		defer close(done)
-		_ = each(sweepersAtOnce, waiting, func(d dirt) error { return s.sweep(conn, d, true) })
-	}) {
-		return
-	}
-	select {
-	case <-done:
-	case <-ctx.Done(): // the end of the client ends them
-	}
+	_ = each(sweepersAtOnce, due, func(d dirt) error {
+		err := s.remove(conn, d, last)
+		if err != nil && !last {
+			s.later(d.path, d.mzxid)
+			return nil
+		}
+		return err
+	})
+	return wait
 }
 
-// sweep removes a node and its parents as far as they are empty. An error is
+// remove removes a node and its parents as far as they are empty. An error is
 // that of a connection.
-func (s *sweeper) sweep(conn *zk.Conn, d dirt, last bool) error {
+func (s *sweeper) remove(conn *zk.Conn, d dirt, last bool) error {
 	for path := d.path; path != "/" && !s.keeps(path); path = parent(path) {
 		data, stat, err := conn.Get(path)
 		switch {

@@ -9,14 +9,14 @@ import (
 // syncs lets reads that are made at the same time share a Sync: one that is sent
 // after a read was asked for makes it see all that was written before.
 type syncs struct {
-	mu      sync.Mutex
-	running bool
-	next    *syncRound // of those who came while one was running
+	turn sync.Mutex // of the round that is under way
+
+	mu   sync.Mutex
+	next *syncRound // has not begun; nil when nobody has asked for it
 }
 
 // syncRound is one Sync for all who wait for it.
 type syncRound struct {
-	lead chan struct{} // capacity 1: who takes from it runs the round
 	done chan struct{}
 	err  error
 }
@@ -26,36 +26,22 @@ type syncRound struct {
 func (c *client) sync(conn *zk.Conn) error {
 	s := &c.syncs
 	s.mu.Lock()
-	if !s.running {
-		s.running = true
-		s.mu.Unlock()
-		_, err := conn.Sync("/")
-		s.ended()
-		return err
-	}
-	if s.next == nil {
-		s.next = &syncRound{lead: make(chan struct{}, 1), done: make(chan struct{})}
-	}
 	r := s.next
+	if r != nil {
+		s.mu.Unlock()
+		<-r.done
+		return r.err
+	}
+	r = &syncRound{done: make(chan struct{})}
+	s.next = r
 	s.mu.Unlock()
-	select {
-	case <-r.done:
-	case <-r.lead:
-		_, r.err = conn.Sync("/")
-		close(r.done)
-		s.ended()
-	}
-	return r.err
-}
 
-// ended lets the next round begin.
-func (s *syncs) ended() {
+	s.turn.Lock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.next == nil {
-		s.running = false
-		return
-	}
-	s.next.lead <- struct{}{}
-	s.next = nil
+	s.next = nil // who comes from now on needs the next one
+	s.mu.Unlock()
+	_, r.err = conn.Sync("/")
+	s.turn.Unlock()
+	close(r.done)
+	return r.err
 }

@@ -84,32 +84,30 @@ func (d *driver) makeChain(conn *zk.Conn, paths []string) error {
 // DeleteTree implements store.Driver: level by level, the deepest first. It is
 // atomic only within a batch, and goes on until nothing is left that it saw.
 func (d *driver) DeleteTree(ctx context.Context, dir string) error {
-	_, err := run(ctx, d.main, func(o *op) (struct{}, error) {
-		conn, _, err := o.ready()
-		if err != nil {
-			return struct{}{}, err
+	return do(ctx, d.main, func(o *op) error {
+		if err := o.ready(); err != nil {
+			return err
 		}
 		for first := true; ; first = false {
 			levels, keys, err := d.levels(ctx, dir)
 			switch {
 			case err != nil:
-				return struct{}{}, err
+				return err
 			case keys == 0 && first:
-				return struct{}{}, valkeyrie.ErrKeyNotFound
+				return valkeyrie.ErrKeyNotFound
 			case keys == 0:
-				if there, stat, err := conn.Exists(dirOf(dir)); err == nil && there {
+				if there, stat, err := o.conn.Exists(dirOf(dir)); err == nil && there {
 					d.sweeper.later(dirOf(dir), stat.Mzxid) // if it was implied
 				}
-				return struct{}{}, nil
+				return nil
 			}
 			for _, level := range slices.Backward(levels) {
-				if err := d.deleteLevel(o, conn, level); err != nil {
-					return struct{}{}, err
+				if err := each(batchesAtOnce, batches(level), func(batch []string) error { return d.deleteBatch(o, batch) }); err != nil {
+					return err
 				}
 			}
 		}
-	}, nil)
-	return err
+	})
 }
 
 // levels returns the paths of all nodes below a directory by their depth, and how
@@ -134,11 +132,6 @@ func (d *driver) levels(ctx context.Context, dir string) (levels [][]string, key
 		return true
 	})
 	return levels, keys, err
-}
-
-// deleteLevel deletes nodes of one depth.
-func (d *driver) deleteLevel(o *op, conn *zk.Conn, paths []string) error {
-	return each(batchesAtOnce, batches(paths), func(batch []string) error { return d.deleteBatch(o, conn, batch) })
 }
 
 // each calls f for all items, for so many at once, and returns its errors. After
@@ -190,7 +183,7 @@ func batches(paths []string) iter.Seq[[]string] {
 
 // deleteBatch deletes nodes at once, or one by one when one of them stands in
 // the way of that.
-func (d *driver) deleteBatch(o *op, conn *zk.Conn, paths []string) error {
+func (d *driver) deleteBatch(o *op, paths []string) error {
 	ops := make([]any, 0, len(paths))
 	for _, p := range paths {
 		ops = append(ops, &zk.DeleteRequest{Path: p, Version: -1})
@@ -198,19 +191,12 @@ func (d *driver) deleteBatch(o *op, conn *zk.Conn, paths []string) error {
 	if err := o.writing(); err != nil {
 		return err
 	}
-	_, err := conn.Multi(ops...)
+	_, err := o.conn.Multi(ops...)
 	if err == nil || !isOneOf(err, zk.ErrNoNode, zk.ErrNotEmpty) {
 		return writeError(err)
 	}
 	for _, p := range paths {
-		if o.left() {
-			return o.gone()
-		}
-		err := conn.Delete(p, -1)
-		if errors.Is(err, zk.ErrNotEmpty) {
-			err = d.clear(o, conn, p)
-		}
-		if err != nil && !errors.Is(err, zk.ErrNoNode) {
+		if err := o.clear(p); err != nil {
 			return writeError(err)
 		}
 	}
@@ -219,28 +205,27 @@ func (d *driver) deleteBatch(o *op, conn *zk.Conn, paths []string) error {
 
 // clear deletes a node and what the library keeps below it. What else is below it
 // is for the next round.
-func (d *driver) clear(o *op, conn *zk.Conn, path string) error {
-	names, _, err := conn.Children(path)
-	if err != nil {
+func (o *op) clear(path string) error {
+	if o.left() {
+		return o.gone()
+	}
+	err := remove(o.conn, path)
+	if !errors.Is(err, zk.ErrNotEmpty) {
+		return err
+	}
+	names, _, err := o.conn.Children(path)
+	if err != nil && !errors.Is(err, zk.ErrNoNode) {
 		return err
 	}
 	own := strings.Contains(path+"/", "/"+store.Reserved+"/")
 	for _, name := range names {
-		if !own && name != store.Reserved {
-			continue
-		}
-		if o.left() {
-			return o.gone()
-		}
-		err := conn.Delete(child(path, name), -1)
-		if errors.Is(err, zk.ErrNotEmpty) {
-			err = d.clear(o, conn, child(path, name))
-		}
-		if err != nil && !errors.Is(err, zk.ErrNoNode) {
-			return err
+		if own || name == store.Reserved {
+			if err := o.clear(child(path, name)); err != nil {
+				return err
+			}
 		}
 	}
-	if err = conn.Delete(path, -1); errors.Is(err, zk.ErrNotEmpty) {
+	if err = remove(o.conn, path); errors.Is(err, zk.ErrNotEmpty) {
 		return nil
 	}
 	return err

@@ -189,13 +189,12 @@ func TestAWriteThatHitALaterNodeSaysSo(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, c.Delete("/window", -1))
 	write()
-	_, err = run(ctx, d.main, func(o *op) (struct{}, error) {
-		conn, _, err := o.ready()
-		if err != nil {
-			return struct{}{}, err
+	err = do(ctx, d.main, func(o *op) error {
+		if err := o.ready(); err != nil {
+			return err
 		}
-		return struct{}{}, d.edit(o, conn, "/window", []byte("over")).setAt(read)
-	}, nil)
+		return o.edit("/window", []byte("over")).setAt(read)
+	})
 	require.ErrorIs(t, err, valkeyrie.ErrAmbiguous)
 	require.ErrorIs(t, err, errMoved)
 	require.NoError(t, c.Delete("/window", -1))

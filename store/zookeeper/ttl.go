@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -32,27 +31,6 @@ import (
 // The record's czxid is the revision of the key that it belongs to, and its mtime,
 // which is the server's time, that from which the TTL counts.
 
-// note is what a record says.
-type note struct {
-	Key      string        `json:"key"`                // the path of the node
-	TTL      time.Duration `json:"ttl,omitempty"`      // in nanoseconds
-	Holder   string        `json:"holder,omitempty"`   // of a lock: the node that must be there
-	Revision int64         `json:"revision,omitempty"` // of the key, if it is not the record's czxid
-}
-
-// record is a note of this store.
-type record struct {
-	note
-	path     string
-	revision int64
-}
-
-// create returns the operation that makes the record.
-func (r *record) create(d *driver) any {
-	data, _ := json.Marshal(r.note) // cannot fail
-	return &zk.CreateRequest{Path: r.path, Data: data, Acl: d.acl}
-}
-
 // expiry is the records of a store.
 type expiry struct {
 	d     *driver
@@ -61,7 +39,6 @@ type expiry struct {
 	turn  sync.Mutex  // of who makes it
 	ready atomic.Bool // it is there
 
-	count atomic.Int64 // of records, so that writes without TTL need no lock
 	mu    sync.Mutex
 	known map[string][]*record // by the path of the key
 
@@ -101,7 +78,7 @@ func (x *expiry) restore(ctx context.Context, err error) error {
 
 // settle makes the directory of this store's records.
 func (x *expiry) settle(ctx context.Context) error {
-	conn, _, err := x.d.main.ready(ctx, false)
+	g, err := x.d.main.ready(ctx, false)
 	if err != nil {
 		return err
 	}
@@ -111,10 +88,10 @@ func (x *expiry) settle(ctx context.Context) error {
 		return nil
 	}
 	for made := false; !made; {
-		if err := x.makeDir(conn, x.owner); err != nil {
+		if err := x.makeDir(g.conn, x.owner); err != nil {
 			return readError(err)
 		}
-		err := x.live(conn)
+		err := x.live(g.conn)
 		if err != nil && !errors.Is(err, zk.ErrNoNode) {
 			return readError(err)
 		}
@@ -172,94 +149,45 @@ func (x *expiry) arrive(conn *zk.Conn) {
 		}
 	}
 	x.reaper.round(conn)
-	x.reaper.start()
 }
 
-// leave tells others that they have to care for the records. What it returns is
-// closed when they know.
-func (x *expiry) leave() <-chan struct{} {
-	told := make(chan struct{})
-	conn, _, err := x.d.main.now()
-	if err != nil || !x.ready.Load() || !x.d.tasks.Go(func() {
-		defer close(told)
+// leave tells others that they have to care for the records.
+func (x *expiry) leave(conn *zk.Conn) {
+	if x.ready.Load() {
 		_ = conn.Delete(child(x.owner, aliveName), -1) // it goes with the session otherwise
 		_ = conn.Delete(x.owner, -1)                   // if there are no records
-	}) {
-		close(told)
 	}
-	return told
 }
 
-// of returns the records of a key.
-func (x *expiry) of(path string) []*record {
-	if x.count.Load() == 0 {
-		return nil
-	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return slices.Clone(x.known[path])
-}
-
-// at returns the record of a key at a revision, nil if there is none.
-func (x *expiry) at(path string, revision int64) *record {
-	for _, r := range x.of(path) {
-		if r.revision == revision {
-			return r
+// Renew implements store.Driver: it writes the record, whose mtime is the new
+// beginning of the TTL. What is read after that write on the same session is as
+// new as it.
+func (d *driver) Renew(ctx context.Context, key string, revision uint64, ttl time.Duration) (store.Written, error) {
+	path := pathOf(key)
+	err := do(ctx, d.main, func(o *op) error {
+		r := d.expiry.at(path, int64(revision))
+		if r == nil {
+			return valkeyrie.ErrKeyModified // overwritten by this store
 		}
-	}
-	return nil
-}
-
-func (x *expiry) add(r *record) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	x.known[r.Key] = append(x.known[r.Key], r)
-	x.count.Add(1)
-}
-
-func (x *expiry) forget(r *record) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	left := slices.DeleteFunc(slices.Clone(x.known[r.Key]), func(other *record) bool { return other == r })
-	x.count.Add(int64(len(left) - len(x.known[r.Key])))
-	if len(left) == 0 {
-		delete(x.known, r.Key)
-	} else {
-		x.known[r.Key] = left
-	}
-}
-
-// wrote notes the outcome of a write of a node.
-func (x *expiry) wrote(e *edit, err error) {
-	switch {
-	case err == nil:
-		for _, old := range e.old {
-			x.forget(old)
+		if err := o.ready(); err != nil {
+			return err
 		}
-		if e.with != nil {
-			e.with.revision = e.stat.Mzxid
-			x.add(e.with)
+		n := r.note
+		n.TTL, n.Revision = ttl, int64(revision)
+		if err := d.expiry.rewrite(o, r.path, n); err != nil {
+			return err
 		}
-	case e.with != nil && errors.Is(err, valkeyrie.ErrAmbiguous):
-		x.reaper.doubt(e.with, e.with.TTL)
-	}
-}
-
-// abandon is called for a write with a TTL that was applied when its caller had
-// gone, so that the front knows nothing of it.
-func (x *expiry) abandon(path string, revision int64) {
-	if r := x.at(path, revision); r != nil {
-		x.reaper.doubt(r, r.TTL)
-	}
-}
-
-// over is called when a key is found not to be at a revision any more: its TTL
-// has ended.
-func (x *expiry) over(conn *zk.Conn, path string, revision int64) {
-	if r := x.at(path, revision); r != nil {
-		err := conn.Delete(r.path, -1)
-		if err == nil || errors.Is(err, zk.ErrNoNode) {
-			x.forget(r)
+		p, err := read(o.conn, path, true)
+		switch {
+		case err == nil && p.LastIndex == revision:
+			err = o.same()
+		case err == nil:
+			err = valkeyrie.ErrKeyModified
 		}
-	}
+		if isOneOf(err, valkeyrie.ErrKeyModified, valkeyrie.ErrKeyNotFound) {
+			d.expiry.over(o.conn, path, int64(revision))
+		}
+		return err
+	})
+	return store.Written{Revision: revision}, err
 }

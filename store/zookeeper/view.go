@@ -2,6 +2,7 @@ package zookeeper
 
 import (
 	"bytes"
+	"strings"
 	"sync"
 
 	"github.com/kvtools/valkeyrie"
@@ -11,10 +12,10 @@ import (
 // view is one watch while its connection lasts: that of the one key's node, or of
 // the data and the children of each node of a tree.
 type view struct {
+	ending
 	hub      *hub
 	sink     store.Sink
 	keysOnly bool
-	end      chan error // capacity 1: why it broke
 
 	mu      sync.Mutex
 	root    *node
@@ -29,37 +30,25 @@ type view struct {
 // the time before.
 type node struct {
 	v        *view
-	key      string // with what the directory's keys begin, for the directory itself
+	key      string
 	path     string
-	parent   *node
+	parent   *node            // nil for the root
 	children map[string]*node // by name
 	there    bool             // it was reported
 	absent   bool             // it was found missing, although its parent has it
 	dropped  bool
-	data     pending
-	names    pending
+
+	// The snapshot needs a reading of it.
+	data, names bool
 }
-
-// pending tells what of a node has not been read yet.
-type pending int8
-
-const (
-	notWaited  pending = iota // for a first reading that the snapshot does not need
-	waited                    // for one that it needs
-	wasRead                   // there was one
-	notWatched                // there is none of the kind
-)
 
 // begin declares the view's interest.
 func (v *view) begin(r store.WatchRequest) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.waiting = 1
-	if r.Tree {
-		v.root = &node{v: v, key: r.Key, path: dirOf(r.Key), data: notWatched, names: waited}
-	} else {
-		v.root = &node{v: v, key: r.Key, path: pathOf(r.Key), data: waited, names: notWatched}
-	}
+	v.root = &node{v: v, key: strings.TrimSuffix(r.Key, "/"), data: !r.Tree, names: r.Tree}
+	v.root.path = pathOf(v.root.key)
 	v.hub.join(watchable{path: v.root.path, children: r.Tree}, v.root, true)
 }
 
@@ -68,46 +57,37 @@ func (v *view) stop() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.stopped = true
-	v.unfollow(v.root)
+	v.drop(v.root)
 }
 
-// unfollow ends the interest in a node and all below it.
-func (v *view) unfollow(n *node) {
+// drop ends the interest in a node that is gone, and in all below it.
+func (v *view) drop(n *node) {
 	n.dropped = true
-	if n.data != notWatched {
-		v.hub.leave(watchable{path: n.path}, n)
-	}
-	if n.names != notWatched {
-		v.hub.leave(watchable{path: n.path, children: true}, n)
-	}
+	v.hub.leave(watchable{path: n.path}, n)
+	v.hub.leave(watchable{path: n.path, children: true}, n)
+	v.arrived(&n.data)
+	v.arrived(&n.names)
+	v.noteGone(n)
 	for _, below := range n.children {
-		v.unfollow(below)
+		v.drop(below)
 	}
 }
 
 // broken implements follower.
 func (n *node) broken(err error) { n.v.broken(err) }
 
-func (v *view) broken(err error) {
-	select {
-	case v.end <- err:
-	default:
-	}
-}
-
 // follow implements follower.
 func (n *node) follow(w watchable, r reading) {
 	v := n.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.stopped || n.dropped {
+	if n.dropped {
 		return
 	}
 	if w.children {
-		first := v.wasRead(&n.names)
-		v.noteChildren(n, r, first)
+		v.noteChildren(n, r, v.arrived(&n.names))
 	} else {
-		v.wasRead(&n.data)
+		v.arrived(&n.data)
 		v.noteData(n, r)
 	}
 	if !r.exists && n.parent != nil {
@@ -126,14 +106,14 @@ func (n *node) follow(w watchable, r reading) {
 	}
 }
 
-// wasRead notes a reading and tells whether the snapshot needed it.
-func (v *view) wasRead(p *pending) bool {
-	was := *p
-	*p = wasRead
-	if was == waited {
+// arrived notes that a reading need not be waited for any more, and tells whether
+// the snapshot needed it.
+func (v *view) arrived(needed *bool) bool {
+	was := *needed
+	if *needed = false; was {
 		v.waiting--
 	}
-	return was == waited
+	return was
 }
 
 // noteData reports the data of a node.
@@ -157,7 +137,7 @@ func (v *view) noteData(n *node, r reading) {
 
 // noteGone reports that a key is gone.
 func (v *view) noteGone(n *node) {
-	if !n.there {
+	if !n.there || v.stopped {
 		return
 	}
 	n.there = false
@@ -198,40 +178,18 @@ func (v *view) noteChildren(n *node, r reading, first bool) {
 
 // add begins to follow a child.
 func (v *view) add(to *node, name string, first bool) {
-	segment, ok := unescape(name, to.path == "/")
+	path, key, ok := below(to.path, to.key, name)
 	if !ok {
 		return
 	}
-	n := &node{v: v, key: to.key + segment, path: child(to.path, name), parent: to}
-	if to.parent != nil {
-		n.key = to.key + "/" + segment
-	}
+	n := &node{v: v, key: key, path: path, parent: to, data: first, names: first}
 	if to.children == nil {
 		to.children = make(map[string]*node)
 	}
 	to.children[name] = n
 	if first {
-		n.data, n.names = waited, waited
 		v.waiting += 2
 	}
 	v.hub.join(watchable{path: n.path}, n, false)
 	v.hub.join(watchable{path: n.path, children: true}, n, false)
-}
-
-// drop forgets a node that is gone, and all below it.
-func (v *view) drop(n *node) {
-	v.unfollow(n)
-	v.forget(n)
-}
-
-func (v *view) forget(n *node) {
-	for _, p := range []pending{n.data, n.names} {
-		if p == waited {
-			v.waiting--
-		}
-	}
-	v.noteGone(n)
-	for _, below := range n.children {
-		v.forget(below)
-	}
 }

@@ -42,19 +42,20 @@ func (d *driver) Walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 func (d *driver) walk(ctx context.Context, dir string, opts valkeyrie.ReadOptions, visit func(found) bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	first, err := run(ctx, d.main, func(o *op) (reader, error) { return d.main.reader(o.ctx, opts.AllowStale) }, nil)
+	first, err := run(ctx, d.main, func(o *op) (*gate, error) { return d.main.reader(o.ctx, opts.AllowStale) }, nil)
 	if err != nil {
 		return err
 	}
 	root, err := run(ctx, d.main, func(*op) (found, error) {
-		return readNames(first.conn, found{path: dirOf(dir), key: strings.TrimSuffix(dir, "/")})
+		f := readNames(first, found{path: dirOf(dir), key: strings.TrimSuffix(dir, "/")})
+		return f, f.err
 	}, nil)
 	if err != nil {
 		return err
 	}
-	readers, more := []reader{first}, make(chan reader, moreClients)
+	readers, more := []*gate{first}, make(chan *gate, moreClients)
 	results := make(chan found, walkersAtOnce) // room for all that are under way
-	todo, seen, long := below(nil, root), 0, false
+	todo, seen, long := push(nil, root), 0, false
 	for busy := 0; busy > 0 || len(todo) > 0; {
 		if !long && seen+len(todo) > longWalk {
 			long = true
@@ -64,7 +65,7 @@ func (d *driver) walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 			next, r := todo[len(todo)-1], readers[seen%len(readers)]
 			todo = todo[:len(todo)-1]
 			seen++
-			if !d.calls.Go(func() { results <- r.read(next, opts) }) {
+			if !d.calls.Go(func() { results <- readNode(r, next, opts) }) {
 				return valkeyrie.ErrClosed
 			}
 		}
@@ -77,7 +78,7 @@ func (d *driver) walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 			if !visit(f) {
 				return nil
 			}
-			todo = below(todo, f)
+			todo = push(todo, f)
 		case r := <-more:
 			readers = append(readers, r)
 		case <-ctx.Done():
@@ -93,84 +94,66 @@ func (d *driver) walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 // see driver.pick.
 const longWalk = 300
 
-// reader is a session that reads what was written before the walk began.
-type reader struct {
-	conn *zk.Conn
-	id   int64
-}
-
-// reader returns the client's session, after a Sync.
-func (c *client) reader(ctx context.Context, stale bool) (r reader, err error) {
-	if r.conn, r.id, err = c.ready(ctx, false); err == nil && !stale {
-		err = readError(c.sync(r.conn))
+// reader returns a session of the client that reads what was written before.
+func (c *client) reader(ctx context.Context, stale bool) (*gate, error) {
+	g, err := c.ready(ctx, false)
+	if err == nil && !stale {
+		err = readError(c.sync(g.conn))
 	}
-	return r, err
+	return g, err
 }
 
 // moreReaders sends further readers as soon as they are there.
-func (d *driver) moreReaders(ctx context.Context, stale bool, to chan<- reader) {
+func (d *driver) moreReaders(ctx context.Context, stale bool, to chan<- *gate) {
 	for _, c := range d.more {
 		d.calls.Go(func() {
-			if r, err := c.reader(ctx, stale); err == nil {
-				to <- r // has room for all
+			if g, err := c.reader(ctx, stale); err == nil {
+				to <- g // has room for all
 			}
 		})
 	}
 }
 
-// read reads a node.
-func (r reader) read(f found, opts valkeyrie.ReadOptions) found {
-	f = readNode(r.conn, f, opts.KeysOnly)
-	if f.err == nil && !opts.AllowStale {
-		f.err = same(r.conn, r.id)
-	}
-	return f
-}
-
-// below appends the children of a node to those that have to be read.
-func below(todo []found, f found) []found {
+// push appends the children of a node to those that have to be read.
+func push(todo []found, f found) []found {
 	for _, name := range f.children {
-		segment, ok := unescape(name, f.path == "/")
-		if !ok {
-			continue
+		if path, key, ok := below(f.path, f.key, name); ok {
+			todo = append(todo, found{path: path, key: key})
 		}
-		key := segment
-		if f.key != "" {
-			key = f.key + "/" + segment
-		}
-		todo = append(todo, found{path: child(f.path, name), key: key})
 	}
 	return todo
 }
 
 // readNode reads a node, and the names of its children if it has any.
-func readNode(conn *zk.Conn, f found, keysOnly bool) found {
-	data, stat, err := conn.Get(f.path)
+func readNode(g *gate, f found, opts valkeyrie.ReadOptions) found {
+	data, stat, err := g.conn.Get(f.path)
 	switch {
 	case errors.Is(err, zk.ErrNoNode):
-		return f
 	case err != nil:
 		f.err = readError(err)
-		return f
-	}
-	if data != nil {
-		f.pair = &valkeyrie.KVPair{Key: f.key, LastIndex: uint64(stat.Mzxid)}
-		if !keysOnly {
-			f.pair.Value = data
+	default:
+		if data != nil {
+			f.pair = &valkeyrie.KVPair{Key: f.key, LastIndex: uint64(stat.Mzxid)}
+			if !opts.KeysOnly {
+				f.pair.Value = data
+			}
+		}
+		if stat.NumChildren > 0 {
+			f = readNames(g, f)
 		}
 	}
-	if stat.NumChildren > 0 {
-		f, f.err = readNames(conn, f)
+	if f.err == nil && !opts.AllowStale {
+		f.err = g.same()
 	}
 	return f
 }
 
 // readNames reads the names of a node's children.
-func readNames(conn *zk.Conn, f found) (found, error) {
-	names, _, err := conn.Children(f.path)
+func readNames(g *gate, f found) found {
+	names, _, err := g.conn.Children(f.path)
 	if err != nil && !errors.Is(err, zk.ErrNoNode) {
-		return f, readError(err)
+		f.err = readError(err)
 	}
 	f.children = names
-	return f, nil
+	return f
 }

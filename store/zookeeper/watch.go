@@ -12,13 +12,13 @@ import (
 // meanwhile, as a session that ended has lost its watches.
 func (d *driver) Watch(ctx context.Context, r store.WatchRequest, sink store.Sink) error {
 	for {
-		conn, id, err := d.main.ready(ctx, true)
+		g, err := d.main.ready(ctx, true)
 		if err != nil {
 			return err
 		}
-		_, err = run(ctx, d.main, func(*op) (struct{}, error) { return struct{}{}, d.main.sync(conn) }, nil)
+		err = do(ctx, d.main, func(*op) error { return d.main.sync(g.conn) })
 		if err == nil {
-			err = d.follow(ctx, id, r, sink)
+			err = d.follow(ctx, g.id, r, sink)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -33,35 +33,30 @@ func (d *driver) Watch(ctx context.Context, r store.WatchRequest, sink store.Sin
 
 // follow reports a snapshot and what changes, until the watch breaks.
 func (d *driver) follow(ctx context.Context, id int64, r store.WatchRequest, sink store.Sink) error {
-	v := &view{hub: d.main.hub, sink: sink, keysOnly: r.KeysOnly, end: make(chan error, 1)}
+	v := &view{ending: newEnding(), hub: d.main.hub, sink: sink, keysOnly: r.KeysOnly}
 	defer v.stop()
 	sink.Begin()
 	v.begin(r)
-	// A connection that broke before the view had followers told nobody.
-	if g := d.main.gate.Load(); !g.open || g.id != id {
-		return errSessionLost
-	}
-	select {
-	case err := <-v.end:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-d.ctx.Done():
-		return valkeyrie.ErrClosed
-	}
+	return d.main.rest(ctx, id, v.ending)
 }
 
-// await waits until a node's data are as they should be: gone says so.
-func (c *client) await(ctx context.Context, path string, gone func(r reading) bool) error {
-	w := &waiter{gone: gone, end: make(chan error, 1)}
+// await waits until a node is gone, or its data are as over says.
+func (c *client) await(ctx context.Context, id int64, path string, over func(r reading) bool) error {
+	w := &waiter{ending: newEnding(), over: over}
 	watched := watchable{path: path}
 	c.hub.join(watched, w, false)
 	defer c.hub.leave(watched, w)
-	if !c.gate.Load().open { // it may have broken before there was a follower
+	return c.rest(ctx, id, w.ending)
+}
+
+// rest waits for the end of what has begun to follow on the session of that id.
+func (c *client) rest(ctx context.Context, id int64, end ending) error {
+	// A connection that broke before there was a follower told nobody.
+	if g := c.gate.Load(); !g.open || g.id != id {
 		return errSessionLost
 	}
 	select {
-	case err := <-w.end:
+	case err := <-end:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -70,22 +65,27 @@ func (c *client) await(ctx context.Context, path string, gone func(r reading) bo
 	}
 }
 
-// waiter is the follower of an await.
-type waiter struct {
-	gone func(r reading) bool
-	end  chan error // capacity 1
-}
+// ending is why something ends: the first reason counts. Its capacity is 1.
+type ending chan error
 
-func (w *waiter) follow(_ watchable, r reading) {
-	if !r.exists || w.gone(r) {
-		w.broken(nil)
+func newEnding() ending { return make(ending, 1) }
+
+func (e ending) broken(err error) {
+	select {
+	case e <- err:
+	default:
 	}
 }
 
-func (w *waiter) broken(err error) {
-	select {
-	case w.end <- err:
-	default:
+// waiter is the follower of an await.
+type waiter struct {
+	ending
+	over func(r reading) bool
+}
+
+func (w *waiter) follow(_ watchable, r reading) {
+	if !r.exists || w.over(r) {
+		w.broken(nil)
 	}
 }
 

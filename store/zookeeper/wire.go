@@ -19,8 +19,7 @@ import (
 // and does not guard the one against the other.
 type wire struct {
 	net.Conn
-	heard   func()                      // called when something was read
-	granted func(session time.Duration) // called when the server has granted a session
+	l *link
 
 	// Of the reading side, which is one goroutine at a time.
 	reader    *bufio.Reader
@@ -44,9 +43,9 @@ const (
 )
 
 // newWire returns the wire of a connection whose handshake must be over by that
-// time. watched tells whether there may be watches.
-func newWire(c net.Conn, by time.Time, watched bool, heard func(), granted func(time.Duration)) *wire {
-	w := &wire{Conn: c, heard: heard, granted: granted, handshake: true, held: watched, registered: make(chan struct{})}
+// time.
+func newWire(c net.Conn, l *link, by time.Time) *wire {
+	w := &wire{Conn: c, l: l, handshake: true, held: l.c.hub.watched.Load(), registered: make(chan struct{})}
 	w.reader = bufio.NewReaderSize(unbuffered{w}, 64<<10)
 	_ = c.SetReadDeadline(by) // where it fails reading does
 	return w
@@ -58,7 +57,7 @@ type unbuffered struct{ w *wire }
 func (u unbuffered) Read(p []byte) (int, error) {
 	n, err := u.w.Conn.Read(p)
 	if n > 0 {
-		u.w.heard()
+		u.w.l.heard.Store(int64(time.Since(u.w.l.began)))
 	}
 	return n, err
 }
@@ -83,7 +82,7 @@ func (w *wire) Read(p []byte) (int, error) {
 		}
 		w.left = 4 + int(binary.BigEndian.Uint32(head))
 		if id := binary.BigEndian.Uint64(head[12:]); id != 0 {
-			w.granted(time.Duration(binary.BigEndian.Uint32(head[8:])) * time.Millisecond)
+			w.l.granted.Store(int64(time.Duration(binary.BigEndian.Uint32(head[8:])) * time.Millisecond))
 		}
 	}
 	n, err := w.reader.Read(p[:min(len(p), w.left)])

@@ -28,6 +28,8 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -118,6 +120,7 @@ type driver struct {
 	busy    atomic.Int64         // calls under way
 	sweeper sweeper
 	expiry  expiry
+	loops   sync.Once // starts those of sweeper and reaper
 
 	mu      sync.Mutex
 	lockers map[time.Duration]*client // by the length of their session
@@ -130,7 +133,6 @@ type connectSettings struct {
 	timeout   time.Duration // Config.ConnectionTimeout
 	auth      string        // "user:password", or ""
 	maxValue  int
-	log       *slog.Logger
 }
 
 func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*driver, error) {
@@ -140,8 +142,7 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	}
 	d := &driver{acl: opts.ACL, lockers: make(map[time.Duration]*client)}
 	d.log = settings.Logger.With("backend", StoreName)
-	d.settings = connectSettings{endpoints: addrs, tls: settings.TLS, timeout: settings.ConnectionTimeout,
-		maxValue: opts.MaxValue, log: d.log}
+	d.settings = connectSettings{endpoints: addrs, tls: settings.TLS, timeout: settings.ConnectionTimeout, maxValue: opts.MaxValue}
 	if settings.Username != "" {
 		d.settings.auth = settings.Username + ":" + settings.Password
 	}
@@ -155,7 +156,6 @@ func newDriver(endpoints []string, settings valkeyrie.Config, opts Options) (*dr
 	}
 	d.sweeper.init(d)
 	d.expiry.init(d, settings.Username)
-	d.main.arrive = d.expiry.arrive
 	return d, nil
 }
 
@@ -164,22 +164,60 @@ func (d *driver) Info() store.Info {
 	return store.Info{Name: StoreName, Contexts: store.ContextsAndClose, MaxValue: d.settings.maxValue}
 }
 
+// arrive is called before a new connection of main is used.
+func (d *driver) arrive(conn *zk.Conn) {
+	d.expiry.arrive(conn)
+	d.loops.Do(func() {
+		d.tasks.Go(func() { d.loop(d.sweeper.wake, d.sweeper.run) })
+		d.tasks.Go(func() { d.loop(d.expiry.reaper.wake, d.expiry.reaper.run) })
+	})
+}
+
+// loop calls f until the driver is closed: whenever it is woken, and after the
+// time that f returned.
+func (d *driver) loop(wake <-chan struct{}, f func() time.Duration) {
+	for {
+		timer := time.NewTimer(f())
+		select {
+		case <-timer.C:
+		case <-wake:
+		case <-d.ctx.Done():
+			return
+		}
+		timer.Stop()
+	}
+}
+
+// farewell bounds how long Close may take for what others should not have to do.
+const farewell = 500 * time.Millisecond
+
+// leave tells other stores that this one goes, and removes what waits for it.
+func (d *driver) leave() {
+	g, err := d.main.now()
+	if err != nil {
+		return
+	}
+	left := make(chan struct{})
+	if d.tasks.Go(func() {
+		defer close(left)
+		d.expiry.leave(g.conn)
+		d.sweeper.sweep(g.conn, true)
+	}) {
+		select {
+		case <-left:
+		case <-time.After(farewell): // the end of the client ends it
+		}
+	}
+}
+
 // Close implements store.Driver.
 func (d *driver) Close() error {
-	left := d.expiry.leave()
-	d.sweeper.finish()
-	select {
-	case <-left:
-	case <-time.After(goodbye):
-	}
+	d.leave()
 	d.tasks.Stop()
 	d.calls.Stop()
 	d.cancel()
 	d.mu.Lock()
-	clients := append([]*client{d.main}, d.more[:]...)
-	for _, c := range d.lockers {
-		clients = append(clients, c)
-	}
+	clients := slices.AppendSeq(append(d.more[:], d.main), maps.Values(d.lockers))
 	d.mu.Unlock()
 	var closing sync.WaitGroup
 	for _, c := range clients {
