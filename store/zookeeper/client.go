@@ -2,6 +2,7 @@ package zookeeper
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -209,12 +210,20 @@ func (c *client) ready(ctx context.Context, patient bool) (*gate, error) {
 		select {
 		case <-g.changed:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return nil, tooLate(context.Cause(ctx), g.why)
 		case <-c.d.ctx.Done():
 			return nil, valkeyrie.ErrClosed
 		}
 		g = c.gate.Load()
 	}
+}
+
+// tooLate is the error of a caller whose context ended before there was a session.
+func tooLate(err, why error) error {
+	if why == nil {
+		return fmt.Errorf("there is no session yet: %w", err)
+	}
+	return fmt.Errorf("there is no session: %w; the last attempt ended with: %v", err, why)
 }
 
 // now is ready that does not wait.

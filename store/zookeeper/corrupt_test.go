@@ -30,7 +30,7 @@ func nodes(t *testing.T, c *zk.Conn, data string, paths ...string) {
 }
 
 func TestNamesThatStandForNoKeyAreLeftOut(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	require.NoError(t, s.Put(ctx, "names/\U0001f389", []byte("v"), nil))
@@ -53,7 +53,7 @@ func TestNamesThatStandForNoKeyAreLeftOut(t *testing.T) {
 // TestDamagedRecordsDoNotKeepOthersFromExpiring: a record that cannot be read is
 // left alone, and those beside it do their work.
 func TestDamagedRecordsDoNotKeepOthersFromExpiring(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	c := raw(t, endpoints)
 	gone, err := New(endpoints, nil, &Options{SessionTimeout: session})
@@ -89,7 +89,7 @@ func TestDamagedRecordsDoNotKeepOthersFromExpiring(t *testing.T) {
 // TestWhoeverElseIsInLineCountsAsWaiting: nobody gets a lock past a node in its
 // line, whoever made it, and all get it when it is gone.
 func TestWhoeverElseIsInLineCountsAsWaiting(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	for _, name := range []string{"nonsense", "-", "x--5", "owner-0000000000"} {

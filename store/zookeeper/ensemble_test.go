@@ -17,7 +17,7 @@ import (
 )
 
 func TestReadsSeeWhatWasWrittenThroughAnotherMember(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	ensemble := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{Members: 3})
 	var stores []valkeyrie.Store
 	for _, e := range ensemble.Endpoints {
@@ -50,7 +50,7 @@ func TestReadsSeeWhatWasWrittenThroughAnotherMember(t *testing.T) {
 // TestManyCallsAtOnceSeeWhatWasWritten has so many that they are spread over
 // sessions with all members.
 func TestManyCallsAtOnceSeeWhatWasWritten(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	ensemble := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{Members: 3})
 	settings, err := store.Settings(StoreName, nil)
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func putGetDelete(ctx context.Context, s valkeyrie.Store, key string, rounds int
 }
 
 func TestAnEnsembleGoesOnWithoutItsLeader(t *testing.T) {
-	ctx := within(t, 5*time.Minute)
+	ctx := testserver.Within(t, 5*time.Minute)
 	ensemble := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{Members: 3})
 	s, err := New(ensemble.Endpoints, nil, nil)
 	require.NoError(t, err)

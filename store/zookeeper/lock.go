@@ -32,7 +32,7 @@ func sessionOf(ttl time.Duration) time.Duration {
 			step = longer
 		}
 	}
-	return (session + step - 1) / step * step
+	return store.RoundUp(session, step)
 }
 
 // locker returns the client for locks of a TTL.

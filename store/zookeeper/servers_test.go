@@ -18,7 +18,7 @@ import (
 )
 
 func TestTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.ZooKeeperTLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.ClientConfig()})
 	require.NoError(t, s.Put(ctx, "tls", []byte("v"), nil))
@@ -36,7 +36,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	server := testserver.ZooKeeperMutualTLS(t)
 	s := open(t, server.Endpoints, &valkeyrie.Config{TLS: server.Certs.MutualConfig()})
 	require.NoError(t, s.Put(ctx, "mutual", []byte("v"), nil))
@@ -48,7 +48,7 @@ func TestMutualTLS(t *testing.T) {
 }
 
 func TestTheDataOfTwoUsersIsClosedToEachOther(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	server := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{})
 	p, err := faultproxy.New(server.Endpoints[0])
 	require.NoError(t, err)
@@ -107,7 +107,7 @@ func TestTheDataOfTwoUsersIsClosedToEachOther(t *testing.T) {
 }
 
 func TestAnACLOfOnesOwn(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	acl := append(zk.AuthACL(zk.PermAll), zk.WorldACL(zk.PermRead)...)
 	s, err := New(endpoints, &valkeyrie.Config{Username: "ann", Password: "a"}, &Options{ACL: acl})
@@ -156,7 +156,7 @@ func TestAServerThatIsSilentDoesNotHideTheOthers(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(dead.Close)
 	dead.Blackhole(faultproxy.Both)
-	ctx := within(t, 20*time.Second)
+	ctx := testserver.Within(t, 20*time.Second)
 	for range 4 { // the client begins with either
 		s := open(t, []string{dead.Addr(), server.Endpoints[0], "127.0.0.1:1"}, nil)
 		require.NoError(t, s.Put(ctx, "silent", nil, nil))
@@ -167,6 +167,6 @@ func TestTheClientPrintsNothing(t *testing.T) {
 	// testserver.Main would not notice: the standard logger is what is looked at.
 	s := open(t, []string{"127.0.0.1:1"}, nil)
 	out := captureLog(t)
-	require.Error(t, s.Put(within(t, 20*time.Second), "k", nil, nil))
+	require.Error(t, s.Put(testserver.Within(t, 20*time.Second), "k", nil, nil))
 	assert.Empty(t, out())
 }

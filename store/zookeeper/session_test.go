@@ -43,7 +43,7 @@ func (w writer) Write(p []byte) (int, error) { return w(p) }
 
 // TestEverySessionExpires stops the server for longer than all sessions last.
 func TestEverySessionExpires(t *testing.T) {
-	ctx := within(t, 3*time.Minute)
+	ctx := testserver.Within(t, 3*time.Minute)
 	server := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{})
 	s, other := open(t, server.Endpoints, nil), open(t, server.Endpoints, nil)
 	require.NoError(t, s.Put(ctx, "d/stays", []byte("1"), nil))
@@ -112,7 +112,7 @@ func TestEverySessionExpires(t *testing.T) {
 
 func TestWatchesDoNotPileUp(t *testing.T) {
 	const watches = 10_000
-	ctx := within(t, 5*time.Minute)
+	ctx := testserver.Within(t, 5*time.Minute)
 	server := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{})
 	s := open(t, server.Endpoints, nil)
 	require.NoError(t, s.Put(ctx, "pile/k", []byte("v"), nil))
@@ -160,7 +160,7 @@ func TestWatchesDoNotPileUp(t *testing.T) {
 }
 
 func TestTheServersWorkForAChangeDoesNotGrowWithTheTree(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	server := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{})
 	s := open(t, server.Endpoints, nil)
 	for i := range 2000 {
@@ -196,7 +196,7 @@ func at(pairs []*valkeyrie.KVPair, key string) int {
 }
 
 func TestALockOfAProcessThatDiedIsFreeAlthoughNobodyWaits(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	_, err := s.Exists(ctx, "k", nil)
@@ -222,7 +222,7 @@ func TestALockOfAProcessThatDiedIsFreeAlthoughNobodyWaits(t *testing.T) {
 }
 
 func TestACancelledWaiterLeavesNoNodeBehind(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.ZooKeeper(t).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	const line = "/cancelled/.valkeyrie/lock"

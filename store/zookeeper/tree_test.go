@@ -1,7 +1,6 @@
 package zookeeper
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -15,14 +14,6 @@ import (
 	"github.com/kvtools/valkeyrie/internal/testserver"
 	"github.com/kvtools/valkeyrie/store"
 )
-
-// within returns a context that ends the test's calls in time.
-func within(t testing.TB, d time.Duration) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	t.Cleanup(cancel)
-	return ctx
-}
 
 // open opens a store that is closed at the end of the test.
 func open(t testing.TB, endpoints []string, cfg *valkeyrie.Config) valkeyrie.Store {
@@ -66,7 +57,7 @@ func vanishes(t testing.TB, c *zk.Conn, path string) {
 }
 
 func TestNodesOfOtherToolsAreKeysAndOursAreTheirs(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.ZooKeeper(t).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	for _, theirs := range []struct {
@@ -103,7 +94,7 @@ func TestNodesOfOtherToolsAreKeysAndOursAreTheirs(t *testing.T) {
 }
 
 func TestImpliedParentsComeAndGo(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.ZooKeeper(t).Endpoints
 	c := raw(t, endpoints)
 	s := open(t, endpoints, &valkeyrie.Config{Prefix: "implied/root"})
@@ -137,7 +128,7 @@ func TestImpliedParentsComeAndGo(t *testing.T) {
 }
 
 func TestAStalePairIsRefusedAfterDeleteAndCreate(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.ZooKeeper(t).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	_, old, err := s.AtomicPut(ctx, "stale", []byte("1"), nil, nil)
@@ -172,7 +163,7 @@ func TestAStalePairIsRefusedAfterDeleteAndCreate(t *testing.T) {
 // The window that remains: a node that is removed and made again between the read
 // of a conditional write and its write, up to the same version.
 func TestAWriteThatHitALaterNodeSaysSo(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.ZooKeeper(t).Endpoints
 	c := raw(t, endpoints)
 	settings, err := store.Settings(StoreName, nil)
@@ -201,7 +192,7 @@ func TestAWriteThatHitALaterNodeSaysSo(t *testing.T) {
 }
 
 func TestDeleteTreeOfAnyDepthAndSize(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
+	ctx := testserver.Within(t, 2*time.Minute)
 	endpoints := testserver.ZooKeeper(t).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	deep := "wood/deep" + strings.Repeat("/x", 300)
@@ -243,7 +234,7 @@ func TestDeleteTreeOfAnyDepthAndSize(t *testing.T) {
 }
 
 func TestDeleteTreeGoesOnOverWhatIsWrittenMeanwhile(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, testserver.ZooKeeper(t).Endpoints, nil)
 	for round := range 5 {
 		for i := range 100 {
@@ -260,7 +251,7 @@ func TestDeleteTreeGoesOnOverWhatIsWrittenMeanwhile(t *testing.T) {
 }
 
 func TestZooKeepersOwnNodesAreNotKeys(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	s := open(t, endpoints, nil)
 	_, err := s.List(ctx, "zookeeper", nil)

@@ -17,7 +17,7 @@ import (
 )
 
 func TestKeysOfAStoreThatIsGoneExpireAndTheirRecordsGo(t *testing.T) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	c, s := raw(t, endpoints), open(t, endpoints, nil)
 	_, err := s.Exists(ctx, "k", nil) // it looks for records from now on
@@ -66,7 +66,7 @@ const mortalVariable = "VALKEYRIE_ZOOKEEPER_MORTAL"
 
 // beMortal puts keys with a TTL and lives on until it is killed.
 func beMortal(t *testing.T, addr string) {
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	s := open(t, []string{addr}, nil)
 	require.NoError(t, s.Put(ctx, "leaf/plain", []byte("v"), &valkeyrie.WriteOptions{TTL: 2 * time.Second}))
 	require.NoError(t, s.Put(ctx, "leaf/kept", []byte("v"), &valkeyrie.WriteOptions{TTL: 2 * time.Second, KeepAlive: true}))
@@ -86,7 +86,7 @@ func TestKeysOfAProcessThatWasKilledExpire(t *testing.T) {
 		beMortal(t, addr)
 		return
 	}
-	ctx := within(t, time.Minute)
+	ctx := testserver.Within(t, time.Minute)
 	endpoints := testserver.StartZooKeeper(t, testserver.ZooKeeperOptions{}).Endpoints
 	c := raw(t, endpoints)
 	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
