@@ -179,7 +179,7 @@ func (s *soak) passBy(ctx context.Context) error {
 	begun := time.Now()
 	err := kv.Close()
 	if took := time.Since(begun); took > 5*time.Second+s.pulse.missed(begun) {
-		err = errors.Join(err, fmt.Errorf("Close took %v", took))
+		err = errors.Join(err, fmt.Errorf("a call of Close took %v", took))
 	}
 	s.totals.call("Close", err)
 	return errors.Join(err, <-used)

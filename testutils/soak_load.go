@@ -153,7 +153,7 @@ func (c *clerk) exists(ctx context.Context, d *desk) error {
 	there, err := c.kv.Exists(ctx, d.key, nil)
 	ok, broken := c.answered("Exists", err, nil)
 	if broken == nil && ok && there != (d.value != "") {
-		return fmt.Errorf("Exists of %s is %v, in which there was %.20q", d.key, there, d.value)
+		return fmt.Errorf("wrong answer of Exists of %s: %v, in which there was %.20q", d.key, there, d.value)
 	}
 	return broken
 }
