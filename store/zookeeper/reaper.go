@@ -84,10 +84,11 @@ func (r *reaper) run() time.Duration {
 	due, wait := r.due()
 	g, err := r.x.d.main.now()
 	for _, d := range due {
-		if err == nil {
-			_, err = r.reap(g.conn, d.path, math.MaxInt64)
+		failed := err
+		if failed == nil {
+			_, failed = r.reap(g.conn, d.path, math.MaxInt64)
 		}
-		if err != nil {
+		if failed != nil {
 			r.doubt(d, reapEvery)
 		} else {
 			r.x.forget(d)
