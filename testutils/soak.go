@@ -242,22 +242,6 @@ func (s *soak) halt() {
 	s.workers.Wait()
 }
 
-// tolerable tells whether an error is one that a call may have while there are
-// faults, as opposed to an answer.
-func tolerable(err error) error {
-	var oe *valkeyrie.OpError
-	away, unknown := errors.Is(err, valkeyrie.ErrNotReachable), errors.Is(err, valkeyrie.ErrAmbiguous)
-	switch {
-	case !errors.As(err, &oe):
-		return fmt.Errorf("not an *OpError: %w", err)
-	case away && unknown:
-		return fmt.Errorf("%w: %w", errBoth, err)
-	case away || unknown || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
-		return nil
-	}
-	return fmt.Errorf("an error that no fault explains: %w", err)
-}
-
 // calm checks everything when the faults are over.
 func (s *soak) calm(h *history) {
 	s.Helper()

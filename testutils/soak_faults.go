@@ -2,6 +2,7 @@ package testutils
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/kvtools/valkeyrie"
 	"github.com/kvtools/valkeyrie/internal/faultproxy"
 )
 
@@ -129,6 +131,22 @@ func (s *soak) number(p *faultproxy.Proxy) int {
 func (s *soak) note(kind, details string) {
 	s.totals.fault(kind)
 	s.journal.add(kind + ": " + details)
+}
+
+// tolerable tells whether an error is one that a call may have while there are
+// faults, as opposed to an answer.
+func tolerable(err error) error {
+	var oe *valkeyrie.OpError
+	away, unknown := errors.Is(err, valkeyrie.ErrNotReachable), errors.Is(err, valkeyrie.ErrAmbiguous)
+	switch {
+	case !errors.As(err, &oe):
+		return fmt.Errorf("not an *OpError: %w", err)
+	case away && unknown:
+		return fmt.Errorf("%w: %w", errBoth, err)
+	case away || unknown || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled):
+		return nil
+	}
+	return fmt.Errorf("an error that no fault explains: %w", err)
 }
 
 // journal keeps the last of what was done, for who has to find out why.
