@@ -25,7 +25,7 @@ type link struct {
 
 	granted atomic.Int64 // the length of the session in nanoseconds, 0 before there is one
 	heard   atomic.Int64 // when something came from the server, in nanoseconds since began
-	over    atomic.Bool  // the session must have ended
+	over    atomic.Bool  // the session must have ended, or the link is being closed
 	began   time.Time
 
 	dialled time.Time // the last time; of the goroutine that dials
@@ -202,6 +202,7 @@ const goodbye = 300 * time.Millisecond
 
 // close ends all goroutines of the link, and its session if it is connected.
 func (l *link) close(connected bool) {
+	l.over.Store(true)
 	told := make(chan struct{})
 	go func() {
 		defer close(told)

@@ -100,13 +100,18 @@ func (w *wire) SetReadDeadline(t time.Time) error {
 }
 
 // Write implements net.Conn. The client writes whole requests, so that one of
-// which a part was not taken cannot have been applied.
+// which a part was not taken cannot have been applied. While it is closed the client
+// hears of no failure: of a request that is begun at that time it would tell the
+// caller once too often, and wait for ever for one who has gone.
 func (w *wire) Write(p []byte) (int, error) {
 	if w.wrote && len(p) >= 12 && binary.BigEndian.Uint32(p[8:]) == opSetWatches { // its length, its number, what it is, …
 		w.once.Do(func() { close(w.registered) })
 	}
 	w.wrote = true
 	n, err := w.Conn.Write(p)
+	if err != nil && w.l.over.Load() {
+		return len(p), nil
+	}
 	if err != nil && n < len(p) {
 		err = store.Wrap(errUnsent, err)
 	}
