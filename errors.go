@@ -57,7 +57,8 @@ var (
 	ErrAmbiguous = errors.New("outcome unknown: the write may or may not have been applied")
 
 	// ErrCorrupt: what is stored under the key cannot be read as a value of
-	// this library. It is left as it is.
+	// this library. It is left as it is until a Put or Delete of that key. A watch
+	// that runs waits for that, and logs why.
 	ErrCorrupt = errors.New("stored data is corrupt, or was not written by this library")
 
 	// ErrClosed: the store is closed.
