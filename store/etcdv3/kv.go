@@ -82,13 +82,16 @@ func (d *driver) Walk(ctx context.Context, dir string, opts valkeyrie.ReadOption
 			yield(nil, err)
 			return
 		}
-		next := from(dir)
+		next, last := from(dir), ""
 		for {
 			_, err := pages(ctx, c, next, end(dir), opts, func(p *valkeyrie.KVPair) bool {
-				next = p.Key + "\x00"
+				last = p.Key
 				return yield(p, nil)
 			})
 			if errors.Is(err, rpctypes.ErrCompacted) {
+				if last != "" {
+					next = last + "\x00"
+				}
 				continue
 			}
 			if err != nil {
