@@ -41,7 +41,7 @@ func (c *client) sync(conn *zk.Conn) error {
 	s.next = nil // who comes from now on needs the next one
 	s.mu.Unlock()
 	_, r.err = conn.Sync("/")
-	s.turn.Unlock()
 	close(r.done)
+	s.turn.Unlock()
 	return r.err
 }
