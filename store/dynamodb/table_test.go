@@ -141,7 +141,9 @@ func TestValuesAreLimitedWhateverTheKey(t *testing.T) {
 	require.NoError(t, l.Unlock(ctx))
 	p.took()
 	require.ErrorIs(t, s.Put(ctx, "k", make([]byte, maxValue+1), nil), valkeyrie.ErrValueTooLarge)
-	assert.Empty(t, p.took(), "nothing is sent")
+	ops := p.ops() // the reader of the stream, which the lock has started, may still be at it
+	assert.NotContains(t, ops, "PutItem", "nothing is sent")
+	assert.NotContains(t, ops, "UpdateItem", "nothing is sent")
 
 	prefixed := open(t, &valkeyrie.Config{Prefix: "p"}, nil)
 	require.ErrorIs(t, prefixed.Put(ctx, key, nil, nil), valkeyrie.ErrInvalidKey, "too long with the prefix")
