@@ -34,10 +34,10 @@ func Settings(backend string, cfg *valkeyrie.Config) (valkeyrie.Config, error) {
 	return c, nil
 }
 
-// Options returns a copy of a backend's options, all zero for nil, for the backend
+// checkedOptions returns a copy of a backend's options, all zero for nil, for the backend
 // to fill in its defaults. In no option does a negative number mean anything: it
 // is an *valkeyrie.InvalidConfigError.
-func Options[O any](backend string, opts *O) (O, error) {
+func checkedOptions[O any](backend string, opts *O) (O, error) {
 	var filled O
 	if opts != nil {
 		filled = *opts
@@ -50,6 +50,24 @@ func Options[O any](backend string, opts *O) (O, error) {
 		}
 	}
 	return filled, nil
+}
+
+// Open is what the New of a backend does: it fills in the settings, checks the
+// options and makes a store of the driver that prepare makes of both.
+func Open[O any](backend string, cfg *valkeyrie.Config, opts *O, prepare func(settings valkeyrie.Config, given O) (Driver, error)) (valkeyrie.Store, error) {
+	settings, err := Settings(backend, cfg)
+	if err != nil {
+		return nil, err
+	}
+	given, err := checkedOptions(backend, opts)
+	if err != nil {
+		return nil, err
+	}
+	d, err := prepare(settings, given)
+	if err != nil {
+		return nil, err
+	}
+	return New(d, &settings)
 }
 
 // Register registers a backend by its typed constructor. A backend calls it in

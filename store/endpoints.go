@@ -12,9 +12,9 @@ import (
 	"github.com/kvtools/valkeyrie"
 )
 
-// BadEndpoint makes the *valkeyrie.InvalidConfigError of an endpoint. The reason
+// badEndpoint makes the *valkeyrie.InvalidConfigError of an endpoint. The reason
 // goes on after the endpoint, as in "has no host: give host:port".
-func BadEndpoint(backend, endpoint, reason string, err error) error {
+func badEndpoint(backend, endpoint, reason string, err error) error {
 	return &valkeyrie.InvalidConfigError{Backend: backend, Field: "endpoints", Reason: strconv.Quote(endpoint) + " " + reason, Err: err}
 }
 
@@ -38,7 +38,7 @@ func HostPorts(backend string, endpoints []string, port int) ([]string, error) {
 
 // hostPort returns one endpoint as host:port.
 func hostPort(backend, endpoint string, usual int) (string, error) {
-	bad := func(reason string) (string, error) { return "", BadEndpoint(backend, endpoint, reason, nil) }
+	bad := func(reason string) (string, error) { return "", badEndpoint(backend, endpoint, reason, nil) }
 	switch {
 	case strings.TrimSpace(endpoint) == "":
 		return bad("is empty: give host:port")
@@ -107,7 +107,7 @@ func URLs(backend string, endpoints []string, api HTTP) ([]*url.URL, error) {
 // parseURL returns one endpoint as a URL.
 func parseURL(backend, endpoint string, api HTTP) (*url.URL, error) {
 	bad := func(reason string, err error) (*url.URL, error) {
-		return nil, BadEndpoint(backend, endpoint, reason, err)
+		return nil, badEndpoint(backend, endpoint, reason, err)
 	}
 	if !strings.Contains(endpoint, "://") {
 		addr, err := hostPort(backend, endpoint, api.Port)

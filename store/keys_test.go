@@ -177,15 +177,15 @@ func TestOptions(t *testing.T) {
 		Max  int
 		Name string
 	}
-	filled, err := Options[options]("x", nil)
+	filled, err := checkedOptions[options]("x", nil)
 	require.NoError(t, err)
 	assert.Zero(t, filled)
 	given := &options{Wait: 1, Max: 2, Name: "n"}
-	filled, err = Options("x", given)
+	filled, err = checkedOptions("x", given)
 	require.NoError(t, err)
 	assert.Equal(t, *given, filled)
 	for field, bad := range map[string]*options{"Options.Wait": {Wait: -time.Second}, "Options.Max": {Max: -1}} {
-		_, err := Options("x", bad)
+		_, err := checkedOptions("x", bad)
 		var invalid *valkeyrie.InvalidConfigError
 		require.ErrorAs(t, err, &invalid)
 		assert.Equal(t, field, invalid.Field)

@@ -80,25 +80,19 @@ func (o Options) withDefaults() Options {
 // a path that cannot be right, and an error that unwraps to
 // valkeyrie.ErrNotReachable when another process has the file.
 func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
-	settings, err := store.Settings(StoreName, cfg)
-	if err != nil {
-		return nil, err
-	}
-	given, err := store.Options(StoreName, opts)
-	if err != nil {
-		return nil, err
-	}
-	if len(given.Bucket) > bbolt.MaxKeySize {
-		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options.Bucket",
-			Reason: fmt.Sprintf("is too long a name for a bucket: give at most %d bytes", bbolt.MaxKeySize)}
-	}
-	path, err := pathOf(endpoints)
-	if err != nil {
-		return nil, err
-	}
-	db, release, err := openBucket(path, given.withDefaults(), settings)
-	if err != nil {
-		return nil, err
-	}
-	return store.New(local.NewDriver(db, StoreName, release), &settings)
+	return store.Open(StoreName, cfg, opts, func(settings valkeyrie.Config, given Options) (store.Driver, error) {
+		if len(given.Bucket) > bbolt.MaxKeySize {
+			return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Options.Bucket",
+				Reason: fmt.Sprintf("is too long a name for a bucket: give at most %d bytes", bbolt.MaxKeySize)}
+		}
+		path, err := pathOf(endpoints)
+		if err != nil {
+			return nil, err
+		}
+		db, release, err := openBucket(path, given.withDefaults(), settings)
+		if err != nil {
+			return nil, err
+		}
+		return local.NewDriver(db, StoreName, release), nil
+	})
 }

@@ -93,23 +93,13 @@ func (o Options) withDefaults() Options {
 // New opens a store. No endpoints mean 127.0.0.1:8500. It does not wait for the
 // server.
 func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
-	settings, err := store.Settings(StoreName, cfg)
-	if err != nil {
-		return nil, err
-	}
-	given, err := store.Options(StoreName, opts)
-	if err != nil {
-		return nil, err
-	}
-	if strings.ContainsFunc(settings.Token, unicode.IsControl) {
-		return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Config.Token",
-			Reason: "has a control character, such as the line break at the end of a file; give the token alone"}
-	}
-	d, err := newDriver(endpoints, settings, given.withDefaults())
-	if err != nil {
-		return nil, err
-	}
-	return store.New(d, &settings)
+	return store.Open(StoreName, cfg, opts, func(settings valkeyrie.Config, given Options) (store.Driver, error) {
+		if strings.ContainsFunc(settings.Token, unicode.IsControl) {
+			return nil, &valkeyrie.InvalidConfigError{Backend: StoreName, Field: "Config.Token",
+				Reason: "has a control character, such as the line break at the end of a file; give the token alone"}
+		}
+		return newDriver(endpoints, settings, given.withDefaults())
+	})
 }
 
 // driver is the store.Driver of Consul.

@@ -75,19 +75,9 @@ func (o Options) withDefaults() Options {
 // https URLs without a path; none means 127.0.0.1:2379. It does not wait for the
 // server.
 func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
-	settings, err := store.Settings(StoreName, cfg)
-	if err != nil {
-		return nil, err
-	}
-	given, err := store.Options(StoreName, opts)
-	if err != nil {
-		return nil, err
-	}
-	d, err := newDriver(endpoints, settings, given.withDefaults())
-	if err != nil {
-		return nil, err
-	}
-	return store.New(d, &settings)
+	return store.Open(StoreName, cfg, opts, func(settings valkeyrie.Config, given Options) (store.Driver, error) {
+		return newDriver(endpoints, settings, given.withDefaults())
+	})
 }
 
 // driver is the store.Driver of etcd.

@@ -59,16 +59,14 @@ var databases = local.Shared[string, *local.DB]{
 // nobody, or one name, for a store that shares its data with all that are open
 // under this name in the process. Anything else is an
 // *valkeyrie.InvalidConfigError.
-func New(endpoints []string, cfg *valkeyrie.Config, _ *Options) (valkeyrie.Store, error) {
-	settings, err := store.Settings(StoreName, cfg)
-	if err != nil {
-		return nil, err
-	}
-	db, release, err := open(endpoints, settings.Logger)
-	if err != nil {
-		return nil, err
-	}
-	return store.New(local.NewDriver(db, StoreName, release), &settings)
+func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
+	return store.Open(StoreName, cfg, opts, func(settings valkeyrie.Config, _ Options) (store.Driver, error) {
+		db, release, err := open(endpoints, settings.Logger)
+		if err != nil {
+			return nil, err
+		}
+		return local.NewDriver(db, StoreName, release), nil
+	})
 }
 
 // open returns the database that the endpoints mean.

@@ -148,26 +148,20 @@ func (o Options) check(endpoints int) error {
 // New opens a store. Endpoints are host:port, or hosts with the port 6379 (with
 // Options.Sentinel 26379); none means 127.0.0.1. It does not wait for the server.
 func New(endpoints []string, cfg *valkeyrie.Config, opts *Options) (valkeyrie.Store, error) {
-	settings, err := store.Settings(StoreName, cfg)
-	if err != nil {
-		return nil, err
-	}
-	given, err := store.Options(StoreName, opts)
-	if err != nil {
-		return nil, err
-	}
-	if err := given.check(len(endpoints)); err != nil {
-		return nil, err
-	}
-	port := 6379
-	if given.Sentinel != nil {
-		port = 26379
-	}
-	addrs, err := store.HostPorts(StoreName, endpoints, port)
-	if err != nil {
-		return nil, err
-	}
-	return store.New(newDriver(addrs, settings, given.withDefaults()), &settings)
+	return store.Open(StoreName, cfg, opts, func(settings valkeyrie.Config, given Options) (store.Driver, error) {
+		if err := given.check(len(endpoints)); err != nil {
+			return nil, err
+		}
+		port := 6379
+		if given.Sentinel != nil {
+			port = 26379
+		}
+		addrs, err := store.HostPorts(StoreName, endpoints, port)
+		if err != nil {
+			return nil, err
+		}
+		return newDriver(addrs, settings, given.withDefaults()), nil
+	})
 }
 
 // driver is the store.Driver of Redis.
